@@ -1,0 +1,242 @@
+"""The frozen model, loaded once: texts in as token ids, ragged per-layer states out."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from probekit.errors import ModelError, SpecError
+from probekit.models import packing
+from probekit.models.blocks import Stack, find_stack, stream_states
+from probekit.models.source import ModelSource
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CALIBRATION = ([1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model ready to be read.
+
+    ``position_start``: the id of the first position in a packed row (RoBERTa counts from pad + 1); None where the model
+    can't be read packed, and ``batching`` says why. ``causal``: a token sees only those before it.
+    """
+
+    model: PreTrainedModel
+    stack: Stack
+    device: torch.device
+    dtype: str
+    dtype_reason: str
+    causal: bool
+    position_start: int | None
+    batching: str
+    pad_id: int
+    max_positions: int | None
+
+    def stream(self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]) -> None:
+        """Read token-id sequences as one batch; ``receive(layer, states)`` gets float32 (total_tokens, d_model), ragged.
+
+        The order of tokens is that of ``sequences``. Packed where the model allows it, else padded on the right.
+        """
+        if self.position_start is not None and max(map(len, sequences)) <= packing.PACKED.max_length:
+            inputs = _packed_inputs(sequences, self.position_start, self.device)
+
+            def ragged(states: Tensor) -> Tensor:
+                return states[0].float()
+        else:
+            if self.position_start is not None:
+                self.model.set_attn_implementation("sdpa")
+            inputs = _padded_inputs(sequences, self.pad_id, self.device)
+            real = inputs["attention_mask"].bool()
+
+            def ragged(states: Tensor) -> Tensor:
+                return states[real].float()
+
+        try:
+            with torch.inference_mode():
+                stream_states(
+                    self.model, self.stack, inputs, layers=layers, receive=lambda k, states: receive(k, ragged(states))
+                )
+        finally:
+            if self.position_start is not None:
+                self.model.set_attn_implementation(packing.NAME)
+
+
+def load_backbone(
+    source: ModelSource, *, device: str = "auto", dtype: str = "auto", threads: int | None = None, trust_remote_code: bool = False
+) -> Backbone:
+    """Load and calibrate a model.
+
+    Raises:
+        ModelError: transformers can't load it. SpecError: no such device or dtype.
+    """
+    torch.set_num_threads(threads or usable_cores())
+    chosen_device = _choose_device(device)
+    chosen_dtype, reason = _choose_dtype(dtype, chosen_device)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModel.from_pretrained(
+            source.load_from,
+            gguf_file=source.gguf_file,
+            revision=source.revision if source.on_hub else None,
+            dtype=DTYPES[chosen_dtype],
+            trust_remote_code=trust_remote_code,
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(f"model {source.name}", f"transformers could not load it: {str(error).splitlines()[0]}") from error
+    gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
+    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason)
+
+
+def prepare(model: PreTrainedModel, *, device: torch.device, dtype: str, dtype_reason: str) -> Backbone:
+    """Find out by short runs how a model has to be read: its stack, causality, and whether packing agrees with padding."""
+    model = model.to(device).eval().requires_grad_(False)
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    config = model.config.get_text_config()
+    pad_id = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
+    vocabulary = max(2, int(getattr(config, "vocab_size", 2)))
+    rows = [[(7 * i + 11 * j + 5) % vocabulary for j in range(len(row))] for i, row in enumerate(CALIBRATION)]
+    rows = [[token + 1 if token == pad_id and token + 1 < vocabulary else token for token in row] for row in rows]
+    one = _padded_inputs(rows[:1], pad_id, device)
+    stack = find_stack(model, one)
+    position_start, why = _try_packing(model, stack, rows, pad_id, device)
+    positions = getattr(config, "max_position_embeddings", None)
+    return Backbone(
+        model=model,
+        stack=stack,
+        device=device,
+        dtype=dtype,
+        dtype_reason=dtype_reason,
+        causal=_is_causal(model, stack, one, vocabulary),
+        position_start=position_start,
+        batching=why,
+        pad_id=pad_id,
+        max_positions=None if not positions or positions < 1 else int(positions) - _position_offset(config, position_start),
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, by affinity and by the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # not in a container, or an older one: affinity alone counts
+    return max(1, cores)
+
+
+def _position_offset(config: Any, position_start: int | None) -> int:
+    """RoBERTa-like tables keep their first pad + 1 positions for padding."""
+    if position_start is not None:
+        return position_start
+    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet", "camembert") else 0
+
+
+def _choose_device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError("--device", "auto, cpu, cuda, cuda:N or mps, as far as this machine has them", repr(name)) from error
+    return device
+
+
+def _choose_dtype(name: str, device: torch.device) -> tuple[str, str]:
+    if name != "auto":
+        if name not in DTYPES:
+            raise SpecError("--dtype", f"one of auto, {', '.join(DTYPES)}", repr(name))
+        return name, "as asked"
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "the GPU has it") if fast else ("float32", "the GPU has no bfloat16")
+    capabilities = torch.cpu.get_capabilities()
+    if device.type == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")):
+        return "bfloat16", "the processor has bfloat16 instructions"
+    return "float32", "no bfloat16 instructions here"
+
+
+def _packed_inputs(rows: Sequence[list[int]], position_start: int, device: torch.device) -> dict[str, Tensor]:
+    packing.PACKED.lengths = [len(row) for row in rows]
+    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    positions = np.concatenate([np.arange(position_start, position_start + len(row)) for row in rows])
+    return {
+        "input_ids": torch.from_numpy(ids).unsqueeze(0).to(device),
+        "position_ids": torch.from_numpy(positions).unsqueeze(0).to(device),
+    }
+
+
+def _padded_inputs(rows: Sequence[list[int]], pad_id: int, device: torch.device) -> dict[str, Tensor]:
+    """Pad on the right: absolute and rotary positions then need no correction, whatever side the tokenizer prefers."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+def _read(model: PreTrainedModel, stack: Stack, inputs: dict[str, Tensor]) -> Tensor:
+    states: list[Tensor] = []
+    layers = (stack.n_layers,)
+    with torch.inference_mode():
+        stream_states(model, stack, inputs, layers=layers, receive=lambda _layer, hidden: states.append(hidden.float()))
+    return states[0]
+
+
+def _is_causal(model: PreTrainedModel, stack: Stack, inputs: dict[str, Tensor], vocabulary: int) -> bool:
+    """Change the last token: in a causal model nothing before it moves."""
+    ids = inputs["input_ids"].clone()
+    ids[0, -1] = (ids[0, -1] + 3) % vocabulary
+    if "position_ids" in inputs or getattr(model.config, "_attn_implementation", "") == packing.NAME:
+        packing.PACKED.lengths = [ids.shape[1]]
+    before, after = (_read(model, stack, {**inputs, "input_ids": changed}) for changed in (inputs["input_ids"], ids))
+    return bool(torch.equal(before[0, 0], after[0, 0]))
+
+
+def _try_packing(
+    model: PreTrainedModel, stack: Stack, rows: list[list[int]], pad_id: int, device: torch.device
+) -> tuple[int | None, str]:
+    """Packed is used only where three short texts give the same states as padded; the model is left switched to it."""
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return None, "padded: the model takes no position_ids"
+    padded = _padded_inputs(rows, pad_id, device)
+    expected = _read(model, stack, padded)[padded["attention_mask"].bool()]
+    before = model.config._attn_implementation
+    if before != "sdpa":
+        return None, f"padded: the model's attention is {before}, not sdpa"
+    packing.PACKED.max_length = 1 << 30
+    model.set_attn_implementation(packing.NAME)
+    reason = "padded: packed states differ from padded ones"
+    tolerance = 1e-4 if expected.dtype == torch.float32 and model.dtype == torch.float32 else 0.05
+    for position_start in (0, pad_id + 1):
+        try:
+            packed = _read(model, stack, _packed_inputs(rows, position_start, device))[0]
+        except (packing.PackingUnsupportedError, TypeError, IndexError, RuntimeError) as error:
+            reason = f"padded: packing failed ({str(error).splitlines()[0]})"
+            continue
+        if packed.shape == expected.shape and (packed - expected).norm() <= tolerance * expected.norm():
+            chunk = getattr(model.config.get_text_config(), "attention_chunk_size", None)
+            packing.PACKED.max_length = min(packing.PACKED.max_length, chunk or 1 << 30)
+            return position_start, "packed"
+    model.set_attn_implementation(before)
+    return None, reason

@@ -1,0 +1,122 @@
+"""Finding a model's stack of blocks by watching it run, and streaming their states out one by one.
+
+Layer k of probekit is ``hidden_states[k]`` of transformers. For k below the last this is what goes *into* block k, so a
+hook before each block sees it and nothing has to be collected. Which modules are the blocks is not looked up by name: a
+short run with ``output_hidden_states=True`` says what must come out, and the list of modules whose inputs equal it, in
+order, is the stack. Where no list fits, the states are taken from ``output_hidden_states`` itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Receive = Callable[[int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The modules whose calls, in order, read layers 0..n_layers-1 (one shared module may be called many times).
+
+    ``blocks`` is empty where no stack was found. ``final_norm``: layer ``n_layers`` is not what the last block put out.
+    """
+
+    blocks: tuple[nn.Module, ...]
+    n_layers: int
+    final_norm: bool
+    d_model: int
+
+
+class _Done(Exception):  # noqa: N818  (not an error: it ends a forward pass)
+    """The deepest layer asked for has been read."""
+
+
+def find_stack(model: nn.Module, inputs: Mapping[str, Any]) -> Stack:
+    """Run ``inputs`` (a short one) and find the stack; see the module's text."""
+    with torch.inference_mode():
+        expected = model(**inputs, output_hidden_states=True).hidden_states
+    n_layers = len(expected) - 1
+    for blocks in _candidates(model):
+        seen: list[Tensor] = []
+        outputs: list[Tensor] = []
+        with _hooks(blocks, lambda hidden, seen=seen: seen.append(hidden)), _output_of(blocks, outputs):  # type: ignore[misc]
+            with torch.inference_mode():
+                last = model(**inputs).last_hidden_state
+        if len(seen) == n_layers and all(map(torch.equal, [*seen, last], expected)):
+            return Stack(blocks, n_layers, not torch.equal(outputs[-1], last), last.shape[-1])
+    return Stack((), n_layers, final_norm=False, d_model=expected[-1].shape[-1])
+
+
+def stream_states(model: nn.Module, stack: Stack, inputs: Mapping[str, Any], *, layers: tuple[int, ...], receive: Receive) -> None:
+    """Run ``inputs`` and call ``receive(layer, states)`` for each of ``layers``, shallow to deep.
+
+    ``states`` is the model's own tensor, (batch, tokens, d_model): read it, don't write it. The pass ends at the deepest
+    layer asked for.
+    """
+    wanted, deepest = set(layers), max(layers)
+    if not stack.blocks:
+        hidden_states = model(**inputs, output_hidden_states=True).hidden_states
+        for layer in sorted(wanted):
+            receive(layer, hidden_states[layer])
+        return
+    position = 0
+
+    def before_block(hidden: Tensor) -> None:
+        nonlocal position
+        layer, position = position, position + 1
+        if layer in wanted:
+            receive(layer, hidden)
+        if layer == deepest:
+            raise _Done
+
+    with _hooks(stack.blocks, before_block):
+        try:
+            last = model(**inputs).last_hidden_state
+        except _Done:
+            return
+    receive(stack.n_layers, last)
+
+
+def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
+    """Every list of modules in the model, longest first: the stack of blocks is nearly always the longest."""
+    lists = [tuple(module) for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    return iter(sorted(lists, key=len, reverse=True))
+
+
+def _hidden_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
+            return value
+    return None
+
+
+@contextmanager
+def _hooks(blocks: tuple[nn.Module, ...], before: Callable[[Tensor], None]) -> Iterator[None]:
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = _hidden_in(args, kwargs)
+        if hidden is not None:
+            before(hidden)
+
+    handles = [block.register_forward_pre_hook(hook, with_kwargs=True) for block in dict.fromkeys(blocks)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _output_of(blocks: tuple[nn.Module, ...], outputs: list[Tensor]) -> Iterator[None]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        outputs.append(output if isinstance(output, Tensor) else output[0])
+
+    handle = blocks[-1].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,67 @@
+"""Packed attention: many texts in one row of tokens, no padding, each text attending to itself only.
+
+Registered with transformers' ``AttentionInterface``; sdpa runs once per group of equal lengths. No mask is built: under a
+name for which transformers knows no mask function, models hand on ``None``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+NAME = "probekit_packed"
+
+
+class PackingUnsupportedError(ValueError):
+    """The model's attention needs something that packing does not carry (a bias, a softcap, a sink)."""
+
+
+@dataclass
+class PackedAttention:
+    """The attention function and its one piece of state: the lengths in the row now being read.
+
+    ``max_length``: the longest text for which sliding windows (seen while the model ran) change nothing.
+    """
+
+    lengths: list[int] = field(default_factory=list)
+    max_length: int = 1 << 30
+
+    def __call__(
+        self,
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,  # transformers' calling convention, not ours
+    ) -> tuple[Tensor, None]:
+        """(1, heads, tokens, head_dim) each; gives (1, tokens, heads, head_dim)."""
+        unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+        if unknown or attention_mask is not None or query.shape[2] != sum(self.lengths) or key.shape != value.shape:
+            raise PackingUnsupportedError(f"attention with {unknown or 'a mask of its own'}")
+        if kwargs.get("sliding_window") is not None:
+            self.max_length = min(self.max_length, int(kwargs["sliding_window"]))
+        causal = kwargs.get("is_causal")
+        causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
+        shared_heads = query.shape[1] != key.shape[1]
+        outputs, start = [], 0
+        for length, group in groupby(self.lengths):
+            count = len(list(group))
+            stop = start + count * length
+            parts = (part[0, :, start:stop].unflatten(1, (count, length)).transpose(0, 1) for part in (query, key, value))
+            attended = scaled_dot_product_attention(
+                *parts, scale=kwargs.get("scaling"), is_causal=causal and length > 1, enable_gqa=shared_heads
+            )
+            outputs.append(attended.transpose(1, 2).flatten(0, 1))
+            start = stop
+        return torch.cat(outputs).unsqueeze(0), None
+
+
+PACKED = PackedAttention()
+AttentionInterface.register(NAME, PACKED)

@@ -1,0 +1,100 @@
+"""Where a model comes from and which version it is, found out without loading torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from probekit.errors import ModelError
+
+TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "chat_template*")
+WEIGHT_FILES = ("config.json", "*.safetensors", "*.bin", "*.py")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as named by the user, pinned to one version.
+
+    ``load_from``: what transformers is given (folder or hub id). ``gguf_file``: the file in that folder, for GGUF.
+    ``name``: short and free of machine paths. ``revision``: the hub commit, or "sha256:..." over the weights.
+    ``tokenizer_hash``: SHA-256 over the tokenizer's files; where these are part of the revision, the revision.
+    """
+
+    name: str
+    load_from: str
+    revision: str
+    tokenizer_hash: str
+    gguf_file: str | None = None
+    on_hub: bool = False
+
+
+def locate(model: str | Path, *, revision: str | None = None) -> ModelSource:
+    """Pin a hub id, a local folder or a ``.gguf`` file to a version.
+
+    Raises:
+        ModelError: nothing there, not a model, or a revision for something that has none.
+    """
+    path = Path(model).expanduser()
+    if path.exists():
+        if revision is not None:
+            raise ModelError("--revision", "goes with a hub model; a local one is pinned by its contents", repr(revision))
+        return _locate_gguf(path) if path.is_file() else _locate_folder(path)
+    name = str(model)
+    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"model {name}", "there is no such file or folder")
+    return _locate_on_hub(name, revision)
+
+
+def _locate_gguf(path: Path) -> ModelSource:
+    if path.suffix != ".gguf":
+        raise ModelError(f"model {path}", "must be a hub id, a folder or a .gguf file", f"a {path.suffix or 'bare'} file")
+    digest = _sha256([path])
+    return ModelSource(path.stem, str(path.parent), digest, digest, gguf_file=path.name)
+
+
+def _locate_folder(path: Path) -> ModelSource:
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model {path}", "a model folder holds config.json, weights and tokenizer files", "no config.json")
+    weights = _matching(path, WEIGHT_FILES)
+    name = "/".join(path.resolve().parts[-2:])
+    return ModelSource(name, str(path), _sha256(weights), _sha256(_matching(path, TOKENIZER_FILES)))
+
+
+def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
+    import huggingface_hub as hub  # noqa: PLC0415  (costs 0.3 s; a local model doesn't need it)
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
+    what = f"model {name}" + (f" at revision {revision}" if revision else "")
+    cached = None
+    try:
+        if not hub.constants.HF_HUB_OFFLINE:
+            commit = hub.HfApi().model_info(name, revision=revision).sha
+            return ModelSource(name, name, str(commit), str(commit), on_hub=True)
+    except HFValidationError as error:
+        raise ModelError(what, "must be a hub id (org/name), a folder or a .gguf file") from error
+    except HfHubHTTPError as error:
+        if getattr(error.response, "status_code", None) in (401, 403, 404):
+            raise ModelError(what, "not on the hub, or not readable with your token (and no such local path)") from error
+    except OSError:
+        pass  # no network: an earlier download may do
+    cached = hub.try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(cached, str):
+        raise ModelError(what, "no such local path, not in the hub cache, and the hub can't be reached (or is off)")
+    commit = Path(cached).parent.name
+    return ModelSource(name, name, commit, commit, on_hub=True)
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
+def _sha256(files: list[Path]) -> str:
+    """Hash names and contents; the folder's own name and the files' times don't count."""
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").digest()
+        whole.update(os.fsencode(file.name) + b"\0" + digest)
+    return "sha256:" + whole.hexdigest()
