@@ -1,0 +1,20 @@
+"""What is predicted, and which rows may be used for what: targets, splits, inner folds."""
+
+from __future__ import annotations
+
+from probekit.splits.folds import inner_folds
+from probekit.splits.official import read_parts
+from probekit.splits.plan import Column, Split, make_splits
+from probekit.splits.target import Target, Task, guess_task, read_target
+
+__all__ = [
+    "Column",
+    "Split",
+    "Target",
+    "Task",
+    "guess_task",
+    "inner_folds",
+    "make_splits",
+    "read_parts",
+    "read_target",
+]

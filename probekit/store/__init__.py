@@ -1,0 +1,29 @@
+"""The HDF5 cache of hidden states: allocated once, filled by windows, sealed, then read as plain arrays."""
+
+from __future__ import annotations
+
+from probekit.store.fingerprint import columns_digest, fingerprint, text_digest
+from probekit.store.reader import Cache, StoredSpec, open_cache, stored_spec
+from probekit.store.summary import CacheSummary, describe
+from probekit.store.token_states import TokenStates
+from probekit.store.verify import DatasetCheck, VerifyReport, verify
+from probekit.store.writer import CacheWriter, open_writer, partial_path
+
+__all__ = [
+    "Cache",
+    "CacheSummary",
+    "CacheWriter",
+    "DatasetCheck",
+    "StoredSpec",
+    "TokenStates",
+    "VerifyReport",
+    "columns_digest",
+    "describe",
+    "fingerprint",
+    "open_cache",
+    "open_writer",
+    "partial_path",
+    "stored_spec",
+    "text_digest",
+    "verify",
+]

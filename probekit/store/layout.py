@@ -1,0 +1,152 @@
+"""Where everything is in a cache file: names, shapes and dtypes, all fixed before the first byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from probekit.errors import SpecError
+from probekit.spec import CacheLayout, Examples
+
+FORMAT = "probekit"
+FORMAT_VERSION = 1
+
+STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "bfloat16": np.dtype("<u2"),
+}
+"""NumPy has no bfloat16: its bits are kept as uint16, with the attribute ``dtype="bfloat16"``."""
+
+DONE = "/progress/done"
+SEALED = "/progress/sealed"
+WINDOWS = "/progress/windows"
+EXAMPLE_IDS = "/examples/id"
+TEXTS = "/examples/text"
+N_TOKENS = "/examples/n_tokens"
+TRUNCATED = "/examples/truncated"
+TOKEN_OFFSETS = "/tokens/offsets"
+TOKEN_IDS = "/tokens/ids"
+TOKEN_SPECIAL = "/tokens/special"
+TOKEN_WORD = "/tokens/word"
+
+_RESERVED_COLUMNS = ("id", "text", "n_tokens", "truncated")
+_BYTES_PER_OBJECT = 16384
+"""Room for a dataset's header, its checksum and its alignment in the size estimate."""
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """A dataset that is allocated at creation and filled later by offset."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the values in bytes."""
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+def pooled_name(pooling: str, layer: int) -> str:
+    """Name of a pooled layer's dataset.
+
+    >>> pooled_name("mean", 8)
+    '/pooled/mean/008'
+    """
+    return f"/pooled/{pooling}/{layer:03d}"
+
+
+def token_states_name(layer: int) -> str:
+    """Name of a layer's dataset of token states."""
+    return f"/tokens/states/{layer:03d}"
+
+
+def checksum_name(name: str) -> str:
+    """Name of the dataset that holds the SHA-256 of the dataset ``name``."""
+    return f"/checksums{name}"
+
+
+def column_name(column: str) -> str:
+    """Name of an input column's dataset; what HDF5 can't hold in a name, or probekit uses itself, is %-escaped.
+
+    >>> column_name("label"), column_name("km/h"), column_name("text")
+    ('/examples/label', '/examples/km%2Fh', '/examples/%74ext')
+    """
+    if not column:
+        return "/examples/%"
+    escaped = column.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    if column in (*_RESERVED_COLUMNS, "."):
+        escaped = f"%{ord(column[0]):02X}{column[1:]}"
+    return f"/examples/{escaped}"
+
+
+def state_plans(layout: CacheLayout) -> list[DatasetPlan]:
+    """The datasets of hidden states, in the order in which a window is written."""
+    n, d = len(layout.n_tokens), layout.d_model
+    plans = [
+        _states_plan(pooled_name(pooling, layer), (n, d), layout.pooled_dtype, layer in layout.final_norm)
+        for pooling in layout.poolings
+        for layer in layout.layers
+    ]
+    if layout.tokens is not None:
+        total = len(layout.tokens.ids)
+        plans += [
+            _states_plan(token_states_name(layer), (total, d), layout.tokens.dtype, layer in layout.final_norm)
+            for layer in layout.layers
+        ]
+    return plans
+
+
+def check_layout(layout: CacheLayout, examples: Examples) -> None:
+    """Raise SpecError if the parts of ``layout`` contradict each other or the examples."""
+    n = len(examples)
+    edges = [0, *(stop for _, stop in layout.windows)]
+    total = int(layout.n_tokens.sum(dtype=np.int64))
+    tokens = layout.tokens
+    dtypes = {layout.pooled_dtype} | ({tokens.dtype} if tokens is not None else set())
+    checks = {
+        "rows": n > 0 and len(examples.ids) == len(layout.n_tokens) == len(layout.truncated) == n,
+        "columns": all(np.shape(values) == (n,) for values in examples.columns.values()),
+        "layers": len(layout.layers) > 0
+        and list(layout.layers) == sorted(set(layout.layers))
+        and layout.layers[0] >= 0,
+        "final_norm": set(layout.final_norm) <= set(layout.layers),
+        "poolings": len(set(layout.poolings)) == len(layout.poolings)
+        and (bool(layout.poolings) or tokens is not None)
+        and all(pooling.isidentifier() for pooling in layout.poolings),
+        "d_model": layout.d_model > 0,
+        "windows": [start for start, _ in layout.windows] == edges[:-1]
+        and edges[-1] == n
+        and all(start < stop for start, stop in layout.windows),
+        "tokens": tokens is None or total == len(tokens.ids) == len(tokens.special) == len(tokens.word),
+        "dtype": dtypes <= set(STORAGE_DTYPES),
+    }
+    for source, right in checks.items():
+        if not right:
+            raise SpecError(f"layout, {source}", "does not fit the examples or the rest of the layout")
+
+
+def estimated_bytes(layout: CacheLayout, examples: Examples, *, store_text: bool) -> int:
+    """Bytes that the whole file will take, slightly more than less."""
+    plans = state_plans(layout)
+    n = len(examples)
+    total = sum(plan.n_bytes for plan in plans) + (len(plans) + len(examples.columns) + 16) * _BYTES_PER_OBJECT
+    total += n * (4 + 1 + 8)
+    if layout.tokens is not None:
+        total += len(layout.tokens.ids) * (4 + 1 + 4)
+    texts = [examples.ids, *(values for values in examples.columns.values() if values.dtype.kind in "OU")]
+    if store_text:
+        texts.append(np.asarray(examples.texts, dtype=object))
+    # A string takes a 16-byte reference, a 16-byte heap header and its bytes rounded up to 8.
+    total += sum(48 + len(str(text).encode("utf-8", "surrogatepass")) for values in texts for text in values)
+    return total + 8 * n * sum(values.dtype.kind not in "OU" for values in examples.columns.values())
+
+
+def _states_plan(name: str, shape: tuple[int, ...], dtype: str, final_norm: bool) -> DatasetPlan:
+    return DatasetPlan(name, shape, STORAGE_DTYPES[dtype], {"dtype": dtype, "final_norm": final_norm})

@@ -1,0 +1,306 @@
+"""A finished cache as read-only arrays that scikit-learn takes as they are."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from probekit.errors import CacheError, SpecError
+from probekit.spec import Json
+from probekit.store import layout as names
+from probekit.store.structure import Block, Structure, inspect_file, open_checked
+from probekit.store.token_states import TokenStates, decoded, frozen
+from probekit.store.writer import PARTIAL_SUFFIX, partial_path
+
+
+@dataclass(frozen=True)
+class StoredSpec:
+    """What a cache file, finished or not, was made from."""
+
+    path: Path
+    spec: Json
+    provenance: Json
+    fingerprint: str
+    sealed: bool
+    n_examples: int
+    n_layers: int
+    n_windows: int
+    windows_done: int
+
+
+def stored_spec(path: str | os.PathLike[str]) -> StoredSpec | None:
+    """What the file at exactly ``path`` (finished or ``.partial``) was made from; None if there is no such file.
+
+    Raises CacheError if the file is not a probekit cache or is damaged.
+    """
+    if not Path(path).exists():
+        return None
+    structure = inspect_file(Path(path))
+    done = structure.done()
+    return StoredSpec(
+        path=Path(path),
+        spec=structure.spec,
+        provenance=structure.provenance,
+        fingerprint=structure.fingerprint,
+        sealed=structure.sealed(),
+        n_examples=structure.n_examples,
+        n_layers=len(structure.layers),
+        n_windows=len(done),
+        windows_done=int(np.count_nonzero(done)),
+    )
+
+
+def open_cache(path: str | os.PathLike[str]) -> Cache:
+    """Open a finished cache for reading.
+
+    Raises CacheError if the file is missing, unfinished, foreign, damaged, hostile or of another format version.
+
+    >>> with open_cache("cache.h5") as cache:                                      # doctest: +SKIP
+    ...     LogisticRegression().fit(cache.layer(8, pooling="mean"), cache.column("label"))
+    """
+    found = Path(path)
+    if not found.exists() and partial_path(found).exists():
+        found = partial_path(found)
+    file, structure = open_checked(found)
+    if not structure.sealed() or found.name.endswith(PARTIAL_SUFFIX):
+        file.close()
+        done = structure.done()
+        raise CacheError(
+            str(found),
+            "this cache is unfinished; run the command that makes it again, and it goes on from there",
+            f"{np.count_nonzero(done)} of {len(done)} windows written",
+        )
+    return Cache(file, structure)
+
+
+class Cache:
+    """A finished cache, made by ``open_cache``. A context manager; it can be pickled (and is then opened anew).
+
+    Arrays stay valid after ``close()``.
+    """
+
+    def __init__(self, file: h5py.File, structure: Structure) -> None:
+        self._file = file
+        self._structure = structure
+        self._identity = _identity(structure.path)
+
+    def __reduce__(self) -> tuple[Callable[[Path], Cache], tuple[Path]]:
+        return open_cache, (self.path,)
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"Cache({str(self.path)!r}, {self.n_examples} examples, {len(self.layers)} layers, d_model {self.d_model})"
+        )
+
+    def __len__(self) -> int:
+        return self.n_examples
+
+    def close(self) -> None:
+        """Close the file. Safe to repeat."""
+        self._file.close()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._structure.path
+
+    @property
+    def spec(self) -> Json:
+        """Everything that determined the values."""
+        return self._structure.spec
+
+    @property
+    def provenance(self) -> Json:
+        """What else is known about the making (versions, times, the machine)."""
+        return self._structure.provenance
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of ``spec``."""
+        return self._structure.fingerprint
+
+    @property
+    def model(self) -> str:
+        """``spec["model"]``, or an empty string."""
+        return str(self.spec.get("model") or "")
+
+    @property
+    def revision(self) -> str:
+        """``spec["revision"]``, or an empty string."""
+        return str(self.spec.get("revision") or "")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The stored layers, ascending; 0 is the embeddings."""
+        return self._structure.layers
+
+    @property
+    def n_layers(self) -> int:
+        """How many layers are stored."""
+        return len(self.layers)
+
+    @cached_property
+    def final_norm(self) -> frozenset[int]:
+        """The layers to which the model's final norm was applied."""
+        return final_norm_layers(self._structure)
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """The stored poolings, in the order they were asked for."""
+        return self._structure.poolings
+
+    @property
+    def n_examples(self) -> int:
+        """Rows."""
+        return self._structure.n_examples
+
+    @property
+    def d_model(self) -> int:
+        """Length of a state."""
+        return self._structure.states.shape[1]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the input's columns, in the input's order."""
+        return self._structure.columns
+
+    @cached_property
+    def ids(self) -> NDArray[np.object_]:
+        """(n_examples,) unique strings."""
+        return self._strings(names.EXAMPLE_IDS)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The n_examples texts. Raises CacheError if they were not stored."""
+        if names.TEXTS not in self._structure.blocks:
+            raise CacheError(str(self.path), "the texts were not stored (--no-store-text)")
+        return list(self._strings(names.TEXTS))
+
+    @cached_property
+    def n_tokens(self) -> NDArray[np.int32]:
+        """(n_examples,) tokens read, after truncation."""
+        return frozen(self._read(names.N_TOKENS))
+
+    @cached_property
+    def truncated(self) -> NDArray[np.bool_]:
+        """(n_examples,) whether tokens were cut off."""
+        return frozen(self._read(names.TRUNCATED))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of the input, (n_examples,). Raises SpecError with the near name if there is none."""
+        if name not in self.columns:
+            near = difflib.get_close_matches(name, self.columns, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SpecError(f"column {name!r}", f"this cache has {', '.join(self.columns) or 'no columns'}{hint}")
+        stored = names.column_name(name)
+        return self._strings(stored) if self._structure.blocks[stored].is_text else self._read(stored)
+
+    def layer(self, k: int, pooling: str | None = None) -> NDArray[Any]:
+        """The pooled states of layer ``k``, (n_examples, d_model), read-only.
+
+        float32 and float16 come as a memory map of the file, not copied; bfloat16 as a float32 copy. A negative ``k``
+        counts from the end of ``layers``. ``pooling`` can be left out where only one is stored.
+
+        Raises SpecError for a layer or pooling that is not stored.
+        """
+        if not self.poolings:
+            raise SpecError("pooling", "this cache has token states only; see tokens()")
+        if pooling is None and len(self.poolings) == 1:
+            pooling = self.poolings[0]
+        if pooling not in self.poolings:
+            raise SpecError("pooling", f"this cache has {', '.join(self.poolings)}", str(pooling or "no choice"))
+        return decoded(self._map(names.pooled_name(pooling, self._layer(k))))
+
+    def tokens(self, k: int) -> TokenStates:
+        """The token states of layer ``k``. Raises SpecError if the cache has none, or not that layer."""
+        if names.TOKEN_OFFSETS not in self._structure.blocks:
+            raise SpecError("tokens", "this cache has pooled states only; extract with --tokens")
+        layer = self._layer(k)
+        offsets, total = self._read(names.TOKEN_OFFSETS), self._structure.blocks[names.TOKEN_IDS].shape[0]
+        if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
+            raise CacheError(str(self.path), f"is damaged: {names.TOKEN_OFFSETS} does not go from 0 to {total}")
+        return TokenStates(
+            stored=self._map(names.token_states_name(layer)),
+            offsets=frozen(offsets),
+            token_ids=self._map(names.TOKEN_IDS),
+            token_special=frozen(self._read(names.TOKEN_SPECIAL)),
+            token_word=self._map(names.TOKEN_WORD),
+        )
+
+    def _layer(self, k: int) -> int:
+        if k in self.layers:
+            return k
+        if -len(self.layers) <= k < 0:
+            return self.layers[k]
+        raise SpecError(f"layer {k}", f"this cache has layers {layer_range(self.layers)}")
+
+    def _strings(self, name: str) -> NDArray[np.object_]:
+        self._check_open()
+        try:
+            return cast("NDArray[np.object_]", self._file[name].asstr()[()])
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
+            raise CacheError(f"{self.path}, {name}", "is damaged", str(error)[:160]) from error
+
+    def _read(self, name: str) -> NDArray[Any]:
+        self._check_open()
+        return self._structure.read(name)
+
+    def _map(self, name: str) -> NDArray[Any]:
+        self._check_open()
+        return _mapped(self.path, self._structure.blocks[name])
+
+    def _check_open(self) -> None:
+        """Offsets hold for the very file that was opened, not for one that took its name since."""
+        if not self._file:
+            raise CacheError(str(self.path), "this cache is closed")
+        if _identity(self.path) != self._identity:
+            raise CacheError(str(self.path), "the file was replaced since it was opened; open it again")
+
+
+def layer_range(layers: tuple[int, ...]) -> str:
+    """Layers for people.
+
+    >>> layer_range((0, 1, 2)), layer_range((0, 4)), layer_range((3,))
+    ('0..2', '0, 4', '3')
+    """
+    if len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]}..{layers[-1]}"
+    return ", ".join(map(str, layers))
+
+
+def final_norm_layers(structure: Structure) -> frozenset[int]:
+    """The layers whose dataset says that the final norm was applied."""
+    return frozenset(
+        int(name.rsplit("/", 1)[1]) for name, block in structure.blocks.items() if block.attrs.get("final_norm") is True
+    )
+
+
+def _mapped(path: Path, block: Block) -> NDArray[Any]:
+    if not block.n_bytes:
+        return frozen(np.empty(block.shape, dtype=block.dtype))
+    mapped = np.memmap(path, dtype=block.dtype, mode="r", offset=block.offset, shape=block.shape)
+    # Only datasets under 512 bytes are not aligned in the file; compiled code may refuse them, so those are copied.
+    return mapped if mapped.flags.aligned else frozen(np.array(mapped))
+
+
+def _identity(path: Path) -> tuple[int, int, int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

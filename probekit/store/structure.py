@@ -1,0 +1,279 @@
+"""What is in a file, checked before it is used: a cache from a stranger is data, not a friend.
+
+Nothing is read but metadata until every link, dataset and attribute has been looked at. Accepted are hard links to
+groups and to contiguous datasets of plain numbers, booleans or UTF-8 strings that lie wholly inside the file. Refused
+is whatever would read another file (external links and storage, virtual datasets), run a filter, or ask for more
+memory than the file has bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from probekit.errors import CacheError
+from probekit.spec import Json
+from probekit.store import layout as names
+from probekit.store.fingerprint import fingerprint
+
+_MAX_DEPTH = 5
+_NUMBERS = "iufb"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A dataset as a place in the file: ``n_bytes`` at ``offset``. ``dtype`` is object for text."""
+
+    name: str
+    offset: int
+    n_bytes: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    attrs: Json
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are strings (the bytes at ``offset`` are then only references to them)."""
+        return self.dtype.kind == "O"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A checked file: its blocks by name and its attributes."""
+
+    path: Path
+    file_bytes: int
+    format_version: int
+    spec: Json
+    provenance: Json
+    fingerprint: str
+    columns: tuple[str, ...]
+    poolings: tuple[str, ...]
+    layers: tuple[int, ...]
+    blocks: dict[str, Block]
+
+    @property
+    def n_examples(self) -> int:
+        """Rows of the cache."""
+        return self.blocks[names.N_TOKENS].shape[0]
+
+    @property
+    def states(self) -> Block:
+        """Any of the datasets of hidden states."""
+        if self.poolings:
+            return self.blocks[names.pooled_name(self.poolings[0], self.layers[0])]
+        return self.blocks[names.token_states_name(self.layers[0])]
+
+    def read(self, name: str) -> NDArray[Any]:
+        """A numeric dataset, read into memory."""
+        block = self.blocks[name]
+        if not block.n_bytes:
+            return np.empty(block.shape, dtype=block.dtype)
+        is_bool = block.dtype.kind == "b"
+        dtype = np.dtype("u1") if is_bool else block.dtype
+        values = np.fromfile(self.path, dtype=dtype, count=block.n_bytes // dtype.itemsize, offset=block.offset)
+        # Any byte but 0 and 1 would make a broken NumPy bool.
+        return (values != 0 if is_bool else values).reshape(block.shape)
+
+    def done(self) -> NDArray[np.uint8]:
+        """Per window: 0 to do, 1 written, 2 written with a batch that was split for memory."""
+        return self.read(names.DONE)
+
+    def sealed(self) -> bool:
+        """Whether all windows and checksums are written."""
+        return bool(self.read(names.SEALED)[0] == 1)
+
+
+@contextmanager
+def damage_errors(path: Path) -> Iterator[None]:
+    """Turn what h5py raises on a damaged file into a CacheError."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CacheError(str(path), "the file is damaged or not a probekit cache", reason) from error
+
+
+def open_checked(path: Path) -> tuple[h5py.File, Structure]:
+    """Open ``path`` read-only and check all of its structure. The caller closes the file.
+
+    Raises CacheError if the file is missing, foreign, damaged, hostile or of another format version.
+    """
+    if not path.exists():
+        raise CacheError(str(path), "no such cache file")
+    if not path.is_file():
+        raise CacheError(str(path), "must be a file")
+    with damage_errors(path):
+        with path.open("rb"):
+            pass  # no permission is another message than no HDF5
+        if not h5py.is_hdf5(path):
+            raise CacheError(str(path), "is not a probekit cache (not an HDF5 file)")
+        file = h5py.File(path, "r", locking=False)
+        try:
+            return file, _structure(path, file)
+        except BaseException:
+            file.close()
+            raise
+
+
+def inspect_file(path: Path) -> Structure:
+    """The checked structure of ``path``, which is closed again. Raises as ``open_checked``."""
+    file, structure = open_checked(path)
+    file.close()
+    return structure
+
+
+def _structure(path: Path, file: h5py.File) -> Structure:
+    root = _attributes(file, path, "/")
+    if root.get("format") != names.FORMAT:
+        raise CacheError(str(path), "is not a probekit cache")
+    version = root.get("format_version")
+    if version != names.FORMAT_VERSION:
+        made_by = "a newer" if isinstance(version, int) and version > names.FORMAT_VERSION else "another"
+        raise CacheError(
+            str(path), f"was made by {made_by} probekit; this one reads format {names.FORMAT_VERSION}", f"{version}"
+        )
+    spec, provenance = json.loads(root["spec"]), json.loads(root["provenance"])
+    if not (isinstance(spec, dict) and isinstance(provenance, dict)) or fingerprint(spec) != root["fingerprint"]:
+        raise CacheError(str(path), "is damaged: the spec does not match its fingerprint")
+    size = path.stat().st_size
+    groups: dict[str, Json] = {}
+    blocks: dict[str, Block] = {}
+    _walk(file, path, size, groups, blocks)
+    structure = Structure(
+        path=path,
+        file_bytes=size,
+        format_version=version,
+        spec=spec,
+        provenance=provenance,
+        fingerprint=root["fingerprint"],
+        columns=tuple(json.loads(groups["/examples"]["columns"])),
+        poolings=tuple(json.loads(groups["/pooled"]["poolings"])),
+        layers=_layers(blocks),
+        blocks=blocks,
+    )
+    _check_shapes(structure)
+    return structure
+
+
+def _walk(file: h5py.File, path: Path, size: int, groups: dict[str, Json], blocks: dict[str, Block]) -> None:
+    """Fill ``groups`` and ``blocks`` by the absolute names of what they describe."""
+    seen = {h5py.h5o.get_info(file.id).addr}
+    todo = [("", file.id)]
+    while todo:
+        prefix, group = todo.pop()
+        for raw in list(group):
+            name = f"{prefix}/{raw.decode('utf-8')}"
+            if group.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
+                raise _refusal(path, name, "a link to elsewhere")
+            info = h5py.h5o.get_info(group, raw)
+            if info.addr in seen:
+                raise _refusal(path, name, "a second name of another object")
+            seen.add(info.addr)
+            if info.type == h5py.h5o.TYPE_GROUP and name.count("/") < _MAX_DEPTH:
+                child = h5py.h5o.open(group, raw)
+                groups[name] = _attributes(h5py.Group(child), path, name)
+                todo.append((name, child))
+            elif info.type == h5py.h5o.TYPE_DATASET:
+                blocks[name] = _block(h5py.Dataset(h5py.h5o.open(group, raw)), path, name, size)
+            else:
+                raise _refusal(path, name, "neither a group nor a dataset")
+
+
+def _block(dataset: h5py.Dataset, path: Path, name: str, size: int) -> Block:
+    creation = dataset.id.get_create_plist()
+    if creation.get_external_count():
+        raise _refusal(path, name, "stored in another file")
+    if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_nfilters():
+        raise _refusal(path, name, "not one contiguous block")
+    dtype = dataset.dtype
+    string = h5py.check_string_dtype(dtype)
+    is_text = string is not None and string.length is None and string.encoding == "utf-8"
+    if not is_text and dtype.kind not in _NUMBERS:
+        raise _refusal(path, name, f"of type {dtype}, neither number nor text")
+    shape = tuple(int(length) for length in dataset.shape or ())
+    n_bytes = dataset.id.get_type().get_size()
+    for length in shape:
+        n_bytes *= length
+    offset = dataset.id.get_offset()
+    if n_bytes and (offset is None or offset + n_bytes > size):
+        raise _refusal(path, name, f"of {n_bytes} bytes, more than the file holds (is it cut off?)")
+    block = Block(name, offset or 0, n_bytes, shape, dtype, _attributes(dataset, path, name))
+    if is_text and n_bytes:
+        _check_text(block, path, size)
+    return block
+
+
+def _check_text(block: Block, path: Path, size: int) -> None:
+    """Look at the references themselves: a million that point to one large string would fill the memory."""
+    reference = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
+    count = block.n_bytes // reference.itemsize
+    references = np.fromfile(path, dtype=reference, count=count, offset=block.offset)
+    # (2**64 - 1 is HDF5's "nowhere"; an empty string has address 0 and no length.)
+    filled = references["length"] > 0
+    if int(references["length"].sum(dtype=np.uint64)) > size or (references["address"][filled] >= size).any():
+        raise _refusal(path, block.name, "text longer than the file")
+
+
+def _attributes(item: h5py.Group | h5py.Dataset, path: Path, name: str) -> Json:
+    """All attributes, once each is known to be a single number, boolean or string."""
+    values: Json = {}
+    for key in item.attrs:
+        attribute = item.attrs.get_id(key)
+        string = h5py.check_string_dtype(attribute.dtype)
+        if attribute.shape != () or not (string is not None or attribute.dtype.kind in _NUMBERS):
+            raise _refusal(path, f"{name}, attribute {key}", "neither one number nor text")
+        value = item.attrs[key]
+        values[key] = value.item() if isinstance(value, np.generic) else value
+    return values
+
+
+def _layers(blocks: dict[str, Block]) -> tuple[int, ...]:
+    states = [name for name in blocks if name.startswith(("/tokens/states/", "/pooled/"))]
+    return tuple(sorted({int(name.rsplit("/", 1)[1]) for name in states}))
+
+
+def _check_shapes(structure: Structure) -> None:
+    """All that later code relies on: which datasets there are and how their lengths go together."""
+    blocks = structure.blocks
+    n = blocks[names.N_TOKENS].shape[0]
+    d = structure.states.shape[1]
+    expected: dict[str, tuple[int, ...]] = {
+        names.EXAMPLE_IDS: (n,),
+        names.N_TOKENS: (n,),
+        names.TRUNCATED: (n,),
+        names.SEALED: (1,),
+        names.WINDOWS: (blocks[names.DONE].shape[0], 2),
+    }
+    if names.TEXTS in blocks:
+        expected[names.TEXTS] = (n,)
+    expected |= {names.column_name(column): (n,) for column in structure.columns}
+    states = {names.pooled_name(pooling, layer): (n, d) for pooling in structure.poolings for layer in structure.layers}
+    if names.TOKEN_OFFSETS in blocks:
+        total = blocks[names.TOKEN_IDS].shape[0]
+        expected[names.TOKEN_OFFSETS] = (n + 1,)
+        expected |= dict.fromkeys((names.TOKEN_IDS, names.TOKEN_SPECIAL, names.TOKEN_WORD), (total,))
+        states |= {names.token_states_name(layer): (total, d) for layer in structure.layers}
+    for name, shape in (expected | states).items():
+        if blocks[name].shape != shape:
+            raise CacheError(
+                str(structure.path), f"is damaged: {name} must have shape {shape}", f"{blocks[name].shape}"
+            )
+    for name in states:
+        if blocks[name].dtype != names.STORAGE_DTYPES.get(blocks[name].attrs.get("dtype", "")):
+            raise CacheError(str(structure.path), f"is damaged: {name} has no valid dtype", str(blocks[name].dtype))
+    for name in blocks:
+        if not name.startswith(("/progress/", "/checksums/")) and blocks[names.checksum_name(name)].shape != (32,):
+            raise CacheError(str(structure.path), f"is damaged: no checksum for {name}")
+
+
+def _refusal(path: Path, name: str, what: str) -> CacheError:
+    return CacheError(f"{path}, {name}", "a probekit cache has only plain arrays and texts inside the file", what)
