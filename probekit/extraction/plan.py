@@ -23,7 +23,12 @@ class Plan:
 
 
 def make_plan(
-    n_tokens: NDArray[np.int32], *, batch_tokens: int, bytes_per_row: int = 0, padded: bool = False, window_rows: int = WINDOW_ROWS
+    n_tokens: NDArray[np.int32],
+    *,
+    batch_tokens: int,
+    bytes_per_row: int = 0,
+    padded: bool = False,
+    window_rows: int = WINDOW_ROWS,
 ) -> Plan:
     """Cut rows into windows (by rows, tokens and output bytes), and each window, sorted by length, into batches.
 

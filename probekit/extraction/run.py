@@ -101,7 +101,9 @@ def _read_batch(backbone: Backbone, ids: Sequence[list[int]], batch: NDArray[np.
             raise
         if len(batch) == 1:
             raise OutOfMemoryError(
-                f"a text of {len(sequences[0])} tokens", "must fit into the device's memory; try --max-length", str(error).splitlines()[0]
+                f"a text of {len(sequences[0])} tokens",
+                "must fit into the device's memory; try --max-length",
+                str(error).splitlines()[0],
             ) from error
     torch.cuda.empty_cache()
     window.split_batches += 1

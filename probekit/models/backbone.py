@@ -43,7 +43,9 @@ class Backbone:
     pad_id: int
     max_positions: int | None
 
-    def stream(self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]) -> None:
+    def stream(
+        self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
+    ) -> None:
         """Read token-id sequences as one batch; ``receive(layer, states)`` gets float32 (total_tokens, d_model), ragged.
 
         The order of tokens is that of ``sequences``. Packed where the model allows it, else padded on the right.
@@ -73,7 +75,12 @@ class Backbone:
 
 
 def load_backbone(
-    source: ModelSource, *, device: str = "auto", dtype: str = "auto", threads: int | None = None, trust_remote_code: bool = False
+    source: ModelSource,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+    trust_remote_code: bool = False,
 ) -> Backbone:
     """Load and calibrate a model.
 
@@ -94,7 +101,9 @@ def load_backbone(
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"model {source.name}", f"transformers could not load it: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"model {source.name}", f"transformers could not load it: {str(error).splitlines()[0]}"
+        ) from error
     gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
     return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason)
 
@@ -123,7 +132,9 @@ def prepare(model: PreTrainedModel, *, device: torch.device, dtype: str, dtype_r
         position_start=position_start,
         batching=why,
         pad_id=pad_id,
-        max_positions=None if not positions or positions < 1 else int(positions) - _position_offset(config, position_start),
+        max_positions=None
+        if not positions or positions < 1
+        else int(positions) - _position_offset(config, position_start),
     )
 
 
@@ -156,7 +167,9 @@ def _choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SpecError("--device", "auto, cpu, cuda, cuda:N or mps, as far as this machine has them", repr(name)) from error
+        raise SpecError(
+            "--device", "auto, cpu, cuda, cuda:N or mps, as far as this machine has them", repr(name)
+        ) from error
     return device
 
 

@@ -52,7 +52,9 @@ def find_stack(model: nn.Module, inputs: Mapping[str, Any]) -> Stack:
     return Stack((), n_layers, final_norm=False, d_model=expected[-1].shape[-1])
 
 
-def stream_states(model: nn.Module, stack: Stack, inputs: Mapping[str, Any], *, layers: tuple[int, ...], receive: Receive) -> None:
+def stream_states(
+    model: nn.Module, stack: Stack, inputs: Mapping[str, Any], *, layers: tuple[int, ...], receive: Receive
+) -> None:
     """Run ``inputs`` and call ``receive(layer, states)`` for each of ``layers``, shallow to deep.
 
     ``states`` is the model's own tensor, (batch, tokens, d_model): read it, don't write it. The pass ends at the deepest

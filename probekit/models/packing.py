@@ -54,7 +54,9 @@ class PackedAttention:
         for length, group in groupby(self.lengths):
             count = len(list(group))
             stop = start + count * length
-            parts = (part[0, :, start:stop].unflatten(1, (count, length)).transpose(0, 1) for part in (query, key, value))
+            parts = (
+                part[0, :, start:stop].unflatten(1, (count, length)).transpose(0, 1) for part in (query, key, value)
+            )
             attended = scaled_dot_product_attention(
                 *parts, scale=kwargs.get("scaling"), is_causal=causal and length > 1, enable_gqa=shared_heads
             )

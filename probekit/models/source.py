@@ -39,7 +39,9 @@ def locate(model: str | Path, *, revision: str | None = None) -> ModelSource:
     path = Path(model).expanduser()
     if path.exists():
         if revision is not None:
-            raise ModelError("--revision", "goes with a hub model; a local one is pinned by its contents", repr(revision))
+            raise ModelError(
+                "--revision", "goes with a hub model; a local one is pinned by its contents", repr(revision)
+            )
         return _locate_gguf(path) if path.is_file() else _locate_folder(path)
     name = str(model)
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -49,14 +51,18 @@ def locate(model: str | Path, *, revision: str | None = None) -> ModelSource:
 
 def _locate_gguf(path: Path) -> ModelSource:
     if path.suffix != ".gguf":
-        raise ModelError(f"model {path}", "must be a hub id, a folder or a .gguf file", f"a {path.suffix or 'bare'} file")
+        raise ModelError(
+            f"model {path}", "must be a hub id, a folder or a .gguf file", f"a {path.suffix or 'bare'} file"
+        )
     digest = _sha256([path])
     return ModelSource(path.stem, str(path.parent), digest, digest, gguf_file=path.name)
 
 
 def _locate_folder(path: Path) -> ModelSource:
     if not (path / "config.json").is_file():
-        raise ModelError(f"model {path}", "a model folder holds config.json, weights and tokenizer files", "no config.json")
+        raise ModelError(
+            f"model {path}", "a model folder holds config.json, weights and tokenizer files", "no config.json"
+        )
     weights = _matching(path, WEIGHT_FILES)
     name = "/".join(path.resolve().parts[-2:])
     return ModelSource(name, str(path), _sha256(weights), _sha256(_matching(path, TOKENIZER_FILES)))
@@ -76,7 +82,9 @@ def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
         raise ModelError(what, "must be a hub id (org/name), a folder or a .gguf file") from error
     except HfHubHTTPError as error:
         if getattr(error.response, "status_code", None) in (401, 403, 404):
-            raise ModelError(what, "not on the hub, or not readable with your token (and no such local path)") from error
+            raise ModelError(
+                what, "not on the hub, or not readable with your token (and no such local path)"
+            ) from error
     except OSError:
         pass  # no network: an earlier download may do
     cached = hub.try_to_load_from_cache(name, "config.json", revision=revision)

@@ -44,7 +44,9 @@ def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> P
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"model {source.name}", f"no tokenizer could be loaded: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"model {source.name}", f"no tokenizer could be loaded: {str(error).splitlines()[0]}"
+        ) from error
     if not tokenizer.is_fast:
         raise ModelError(f"model {source.name}", "probekit needs a fast tokenizer", type(tokenizer).__name__)
     return tokenizer
@@ -75,7 +77,11 @@ def encode(
         InputError: a text that has no tokens at all (``ids`` names it).
     """
     if max_length <= tokenizer.num_special_tokens_to_add():
-        raise SpecError("--max-length", f"must leave room beside {tokenizer.num_special_tokens_to_add()} special tokens", str(max_length))
+        raise SpecError(
+            "--max-length",
+            f"must leave room beside {tokenizer.num_special_tokens_to_add()} special tokens",
+            str(max_length),
+        )
     rows: list[list[int]] = []
     truncated = np.zeros(len(texts), dtype=bool)
     for start in range(0, len(texts), CHUNK):

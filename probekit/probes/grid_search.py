@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
 
 from probekit.errors import SpecError
-from probekit.probes.result import Folds, FittedProbe, at_edge, chosen_index
+from probekit.probes.result import FittedProbe, Folds, at_edge, chosen_index
 
 Score = Callable[[BaseEstimator, NDArray[Any], NDArray[Any]], float]
 """``score(fitted estimator, X, y)``, higher is better; NaN where nothing can be scored."""
@@ -104,7 +104,7 @@ def search_grid(
     folds: Folds,
     score: Score,
 ) -> FittedProbe:
-    """Choose among ``candidates`` (one unfitted estimator per grid point) by mean score over ``folds``, fit on all rows.
+    """Choose among ``candidates`` (one unfitted estimator per grid point) by mean score over ``folds``; fit on all.
 
     ``X``: (n, d); ``y``: (n,) or (n, n_targets). A fold whose training part has one class only is left out for
     classification.

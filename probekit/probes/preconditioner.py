@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+BLOCK_ROWS = 2048  # of the weighted copy
 JITTER = 1e-7  # of the largest diagonal entry: keeps the factorisation of a float32 Gram matrix positive
 
 
@@ -27,22 +28,28 @@ class Preconditioner:
         narrow = v.astype(np.float32)
         if self.right is None:
             return (self.left @ narrow).astype(np.float64)
-        return self.identity * v + (self.left @ (self.right @ narrow))
+        return np.asarray(self.identity * v + (self.left @ (self.right @ narrow)))
 
     def apply_transposed(self, g: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tᵀ g for ``g`` (d, columns)."""
         narrow = g.astype(np.float32)
         if self.right is None:
             return (self.left.T @ narrow).astype(np.float64)
-        return self.identity * g + (self.right.T @ (self.left.T @ narrow))
+        return np.asarray(self.identity * g + (self.right.T @ (self.left.T @ narrow)))
 
 
 def weighted_gram(Z: NDArray[np.float32], row_weights: NDArray[np.float32]) -> NDArray[np.float64]:
     """The Hessian's data part Zᵀ diag(w) Z / n, (d, d), or where n < d its small twin √w Z Zᵀ √w / n, (n, n)."""
     n, d = Z.shape
-    weighted = Z * np.sqrt(row_weights)[:, None]
-    gram = weighted.T @ weighted if d <= n else weighted @ weighted.T
-    return gram.astype(np.float64) / n
+    root = np.sqrt(row_weights)[:, None]
+    if n < d:
+        weighted = Z * root
+        return (weighted @ weighted.T).astype(np.float64) / n
+    gram = np.zeros((d, d))
+    for start in range(0, n, BLOCK_ROWS):
+        block = Z[start : start + BLOCK_ROWS] * root[start : start + BLOCK_ROWS]
+        gram += block.T @ block
+    return gram / n
 
 
 def precondition(

@@ -143,7 +143,7 @@ def _classes(y: NDArray[Any], name: str, task: Task) -> Target:
 
 def _is_missing(y: NDArray[Any]) -> NDArray[np.bool_]:
     if y.dtype.kind == "f":
-        return np.isnan(y)
+        return np.asarray(np.isnan(y), dtype=np.bool_)
     if y.dtype.kind == "U":
         return np.asarray(y == "", dtype=np.bool_)
     if y.dtype.kind == "O":

@@ -1,0 +1,67 @@
+"""What a score is held against: answers that need no hidden states, and labels that mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from probekit.errors import InputError
+
+MAX_WORDS = 20_000
+
+
+def majority_class(train: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """The commonest code of ``train``, (n,) times; of equally common ones the lowest.
+
+    >>> majority_class(np.array([2, 0, 0, 2]), 3).tolist()
+    [0, 0, 0]
+    """
+    return np.full(n, np.argmax(np.bincount(train)), dtype=np.int64)
+
+
+def mean_value(train: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """The mean of ``train``, (n,) times."""
+    return np.full(n, train.mean())
+
+
+def tfidf_features(texts: Sequence[str], fit_on: NDArray[np.int64]) -> csr_matrix:
+    """Word and word-pair TF-IDF of every text, (n, n_words) sparse float32, rows of length 1.
+
+    Vocabulary (the 20,000 commonest) and document frequencies come from the rows ``fit_on`` alone.
+    ``sublinear_tf``: a word's weight grows with the log of its count (Manning et al. 2008, section 6.4).
+
+    Raises ``InputError`` if the texts hold no word at all.
+    """
+    vectorizer = TfidfVectorizer(
+        ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_WORDS, token_pattern=r"(?u)\S+", dtype=np.float32
+    )
+    try:
+        vectorizer.fit([texts[i] for i in fit_on])
+    except ValueError as error:
+        raise InputError("texts", "the text baseline needs words to count", str(error)) from error
+    return vectorizer.transform(texts)
+
+
+def shuffled_labels(
+    y: NDArray[Any], parts: Sequence[NDArray[np.int64]], *, seed: int, texts: Sequence[str] | None = None
+) -> NDArray[Any]:
+    """The control task for whole texts: labels that have nothing to do with the text (after Hewitt and Liang 2019).
+
+    ``y``: (n,). ``parts``: row positions of train, val and test; labels are permuted within each, so that every part
+    keeps its label distribution. With ``texts``, equal texts get equal labels, so that a probe which memorises texts
+    is rewarded for it, as it would be in the real task. Returns (n,); rows in no part keep their label.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = y.copy()
+    for rows in parts:
+        shuffled[rows] = y[rng.permutation(rows)]
+    if texts is not None:
+        first: dict[str, int] = {}
+        for row in (int(i) for rows in parts for i in rows):
+            shuffled[row] = shuffled[first.setdefault(texts[row], row)]
+    return shuffled

@@ -1,0 +1,102 @@
+"""Made-up layouts and states for the store's tests, and a process that writes a cache slowly enough to be killed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from probekit.spec import CacheLayout, Examples, TokenLayout, WindowStates
+from probekit.store import open_writer
+
+SPEC = {"model": "m/tiny", "revision": "a", "layers": [0, 1, 2], "max_length": None}
+
+
+def make_examples(n: int) -> Examples:
+    return Examples(
+        source="x.tsv",
+        text_column="sentence",
+        texts=[f"Zürich {i} 日本 \n" * (i % 4 + 1) for i in range(n)],
+        ids=np.array([f"id{i}" for i in range(n)], dtype=object),
+        columns={
+            "label": np.arange(n, dtype=np.int64) % 3,
+            "km/h": np.linspace(-1, np.nan if n == 1 else 1, n),
+            "text": np.array(["", "ä", "b%"] * n, dtype=object)[:n],
+            "ok": np.arange(n) % 2 == 0,
+        },
+    )
+
+
+def make_layout(n, *, window=4, layers=(0, 1, 2), poolings=("mean", "last"), dtype="float32", token_dtype=None, d=5):
+    rng = np.random.default_rng(n)
+    n_tokens = rng.integers(1, 7, n).astype(np.int32)
+    total = int(n_tokens.sum())
+    tokens = None
+    if token_dtype:
+        special = rng.random(total) < 0.2
+        ids = rng.integers(0, 30000, total).astype(np.int32)
+        tokens = TokenLayout(ids, special, rng.integers(-1, 9, total).astype(np.int32), token_dtype)
+    return CacheLayout(
+        layers=tuple(layers),
+        final_norm=(layers[-1],),
+        poolings=tuple(poolings),
+        d_model=d,
+        n_tokens=n_tokens,
+        truncated=rng.random(n) < 0.3,
+        windows=tuple((start, min(n, start + window)) for start in range(0, n, window)),
+        pooled_dtype=dtype,
+        tokens=tokens,
+    )
+
+
+def make_states(layout: CacheLayout, index: int, *, scale: float = 1.0, split_batches: int = 0) -> WindowStates:
+    """States that depend on the window alone, as a model's do."""
+    start, stop = layout.windows[index]
+    rng = np.random.default_rng([7, index])
+    rows = int(layout.n_tokens[start:stop].sum())
+    pooled = {
+        (pooling, layer): (scale * rng.standard_normal((stop - start, layout.d_model))).astype(np.float32)
+        for pooling in layout.poolings
+        for layer in layout.layers
+    }
+    tokens = {
+        layer: (scale * rng.standard_normal((rows, layout.d_model))).astype(np.float32)
+        for layer in (layout.layers if layout.tokens else ())
+    }
+    return WindowStates(index, pooled, tokens, split_batches)
+
+
+def write_all(path, layout, *, spec=SPEC, order=None, **options):
+    examples = make_examples(len(layout.n_tokens))
+    with open_writer(path, spec=spec, provenance={"by": "test"}, layout=layout, examples=examples, **options) as writer:
+        for index in order if order is not None else writer.pending():
+            writer.write_window(make_states(layout, index))
+        writer.seal()
+
+
+def whole_pooled(layout: CacheLayout, pooling: str, layer: int) -> np.ndarray:
+    return np.concatenate([make_states(layout, i).pooled[pooling, layer] for i in range(len(layout.windows))])
+
+
+def whole_tokens(layout: CacheLayout, layer: int) -> np.ndarray:
+    return np.concatenate([make_states(layout, i).tokens[layer] for i in range(len(layout.windows))])
+
+
+def killable_layout() -> CacheLayout:
+    return make_layout(120, window=4, layers=(0, 1, 2, 3), token_dtype="float16")
+
+
+def write_slowly(path: Path) -> None:
+    layout = killable_layout()
+    examples = make_examples(120)
+    with open_writer(path, spec=SPEC, provenance={}, layout=layout, examples=examples) as writer:
+        for index in writer.pending():
+            time.sleep(0.002)
+            writer.write_window(make_states(layout, index))
+        writer.seal()
+
+
+if __name__ == "__main__":
+    write_slowly(Path(sys.argv[1]))
