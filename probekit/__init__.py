@@ -1,1 +1,41 @@
-"""Which layer of an open-source LLM knows X, and how well can a cheap head read it?"""
+"""Which layer of an open-source LLM knows X, and how well can a cheap head read it?
+
+>>> import probekit
+>>> cache = probekit.extract("model", "train.csv", out="cache.h5")     # doctest: +SKIP
+>>> probekit.probe_layers(cache, "label")                              # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probekit.api.extract import extract
+    from probekit.api.probe import ProbekitWarning, probe_layers
+    from probekit.errors import ProbekitError
+    from probekit.store import Cache, open_cache
+
+__version__ = "0.1.0"
+
+__all__ = ["Cache", "ProbekitError", "ProbekitWarning", "extract", "open_cache", "probe_layers"]
+
+_HOME = {
+    "Cache": "probekit.store",
+    "ProbekitError": "probekit.errors",
+    "ProbekitWarning": "probekit.api.probe",
+    "extract": "probekit.api.extract",
+    "open_cache": "probekit.store",
+    "probe_layers": "probekit.api.probe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part on its first use: ``import probekit`` alone is instant and loads no torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'probekit' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

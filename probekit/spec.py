@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Json = dict[str, Any]
 """A JSON object."""
@@ -88,3 +91,54 @@ class FeatureSink(Protocol):
 
     def write_window(self, states: WindowStates) -> None:
         """Write one window durably, then mark it done. Safe to repeat."""
+
+
+class Listener(Protocol):
+    """Told how a long step goes: a progress bar, or nothing at all."""
+
+    def stage(self, name: str, *, total: int, unit: str) -> None:
+        """A step of ``total`` units begins; the one before it is over."""
+
+    def advance(self, done: int) -> None:
+        """``done`` units of the step are done, counted from its beginning (or from a resumed run's)."""
+
+    def note(self, text: str) -> None:
+        """Something that was chosen or found out, for the reader."""
+
+
+class Silent:
+    """A listener that says nothing."""
+
+    def stage(self, name: str, *, total: int, unit: str) -> None:
+        """Nothing."""
+
+    def advance(self, done: int) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+TABLE_COLUMNS: tuple[str, ...] = (
+    *("model", "revision", "dataset", "target", "task", "pooling", "layer", "n_layers", "final_norm", "probe"),
+    *("metric", "score", "ci_low", "ci_high", "val_score", "selected", "train_score", "delta_layer0"),
+    *("baseline", "text_baseline", "control", "selectivity"),
+    *("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "auroc"),
+    *("r2", "rmse", "mae", "pearson", "spearman"),
+    *("regularisation", "grid_edge", "converged", "n_train", "n_val", "n_test", "n_classes", "group"),
+    *("n_groups_test", "n_duplicate", "n_truncated", "seeds", "max_abs"),
+)
+"""The columns of the layer table in their order; one that does not apply to a row is empty."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The layer table and what belongs to it (what ``evaluate`` returns and ``report`` draws).
+
+    ``table``: one row per target x pooling x layer x probe, columns ``TABLE_COLUMNS``. ``warnings``: what a careful
+    reader must know, one sentence each. ``details``: JSON with how the rows were divided and the scores by seed.
+    """
+
+    table: pd.DataFrame
+    warnings: tuple[str, ...]
+    details: Json

@@ -1,0 +1,85 @@
+"""Texts through the frozen model into a cache: reads, checks, resumes and reuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from probekit.api.request import Request, check_request, finished_cache, known_fields
+from probekit.errors import CacheError
+from probekit.inputs import read_examples
+from probekit.models.source import locate
+from probekit.spec import Listener, Silent
+from probekit.store import Cache, open_cache
+
+
+def extract(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str],
+    text: str | None = None,
+    split: str | None = None,
+    layers: str = "all",
+    pooling: str | Sequence[str] | None = None,
+    max_length: int | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    store_dtype: str = "float32",
+    batch_tokens: int | None = None,
+    threads: int | None = None,
+    store_text: bool = True,
+    allow_nonfinite: bool = False,
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> Cache:
+    """Run every text of ``data`` through the frozen ``model`` and keep the pooled states of its layers in ``out``.
+
+    ``model``: Hugging Face id, folder or ``.gguf`` file. ``data``: one or more files (``.csv .tsv .jsonl .parquet``) or
+    Hugging Face dataset ids; ``text``: the column to read; ``split``: which splits of a hub dataset. ``layers``:
+    ``"all"``, ``"0,4,8"``, ``"0:12:2"`` or ``"-1"``. ``pooling``: names of ``probekit.pooling.POOLINGS``, by default
+    ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder. None means "choose what is best here".
+
+    A finished cache made from the same things is opened at once; an unfinished one is gone on with, and its bytes are
+    then those of an undisturbed run. Returns the finished cache, open.
+
+    Raises:
+        InputError: the data can't be used. ModelError: the model can't. SpecError: an option can't.
+        StaleCacheError: ``out`` was made from something else. DiskError: there is no room.
+        NonFiniteError: a hidden state is NaN or infinite (unless ``allow_nonfinite``) or does not fit ``store_dtype``.
+    """
+    listener = listener or Silent()
+    names = tuple(pooling.split(",")) if isinstance(pooling, str) else tuple(pooling) if pooling else None
+    request = Request(
+        layers=layers,
+        pooling=names,
+        max_length=max_length,
+        device=_unless_auto(device),
+        dtype=_unless_auto(dtype),
+        store_dtype=store_dtype,
+        batch_tokens=batch_tokens,
+        store_text=store_text,
+    )
+    check_request(request)
+    if not Path(out).expanduser().resolve().parent.is_dir():
+        raise CacheError(f"--out {out}", "the folder must exist", str(Path(out).parent))
+    examples = read_examples([data] if isinstance(data, str | os.PathLike) else data, text=text, split=split)
+    source = locate(os.fspath(model), revision=revision)
+    known = known_fields(request, source, examples)
+    if not overwrite:
+        cache = finished_cache(out, known, request)
+        if cache is not None:
+            listener.note(f"{out} is finished and made from the same things; nothing to do")
+            return cache
+    from probekit.api.filling import Handling, fill  # here, because it loads torch
+
+    handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
+    fill(source, examples, Path(out), known=known, request=request, handling=handling, listener=listener)
+    return open_cache(out)
+
+
+def _unless_auto(value: str | None) -> str | None:
+    return None if value == "auto" else value

@@ -1,0 +1,247 @@
+"""Caches to the layer table."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib.externals.loky import ProcessPoolExecutor
+
+from probekit.errors import SpecError
+from probekit.evaluate import Origin, Question, StateSource, evaluate
+from probekit.models.layers import parse_layers
+from probekit.spec import Evaluation, Json, Listener
+from probekit.splits import Column, read_target
+from probekit.store import Cache, open_cache
+
+SPLIT_COLUMN = "split"
+"""An input column of this name is used as the split where none is asked for."""
+
+
+class ProbekitWarning(UserWarning):
+    """Something a careful reader of the table must know."""
+
+
+@dataclass(frozen=True)
+class ProbeRun:
+    """The layer table of one or more caches. ``record``: JSON with the provenance and how the rows were divided."""
+
+    table: pd.DataFrame
+    warnings: tuple[str, ...]
+    record: Json
+
+
+def probe_layers(
+    cache: Cache | str | os.PathLike[str],
+    target: str,
+    *,
+    layers: str = "all",
+    probe: str | None = None,
+    pooling: str | None = None,
+    split: str | float | None = None,
+    group: str | None = None,
+    task: str = "auto",
+    seeds: int = 1,
+    controls: bool = False,
+    jobs: int = 1,
+) -> pd.DataFrame:
+    """Fit a probe on every layer of a cache: the layer table, one row per target x pooling x layer x probe.
+
+    ``target``: label columns, comma-separated. ``probe``: names, comma-separated; by default logistic for classes and
+    ridge for numbers. ``split``: the column that says train, dev or test, or the fraction of rows for the test; by
+    default the column ``split`` if there is one, else 0.2, stratified. ``group``: a column; no group is on both sides.
+    ``task``: "auto", "classification" or "regression". ``seeds``: how many random splits. ``controls``: fit shuffled
+    labels too. ``jobs``: processes.
+
+    Hyper-parameters are chosen on the training rows, the best layer (``selected``) on the validation rows; ``score``
+    is of the test rows. What a careful reader must know comes as a ``ProbekitWarning``.
+
+    Raises SpecError for an option that can't be, InputError for labels, groups or splits that can't be used.
+    """
+    run = run_probes(
+        [cache],
+        target.split(","),
+        options=ProbeOptions(
+            layers=layers,
+            probes=tuple(probe.split(",")) if probe else (),
+            poolings=tuple(pooling.split(",")) if pooling else (),
+            split=split,
+            group=group,
+            task=task,
+            seeds=seeds,
+            controls=controls,
+        ),
+        jobs=jobs,
+    )
+    for text in run.warnings:
+        warnings.warn(text, ProbekitWarning, stacklevel=2)
+    return run.table
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """The arguments of ``probe_layers``, parsed; empty ``probes`` and ``poolings``: logistic or ridge, and all."""
+
+    layers: str = "all"
+    probes: tuple[str, ...] = ()
+    poolings: tuple[str, ...] = ()
+    split: str | float | None = None
+    group: str | None = None
+    task: str = "auto"
+    seeds: int = 1
+    controls: bool = False
+
+
+def run_probes(
+    caches: Sequence[Cache | str | os.PathLike[str]],
+    targets: Sequence[str],
+    *,
+    options: ProbeOptions,
+    jobs: int = 1,
+    listener: Listener | None = None,
+) -> ProbeRun:
+    """``probe_layers`` for several caches, giving the warnings and the record as well as the table."""
+    if options.seeds < 1:
+        raise SpecError(f"--seeds {options.seeds}", "at least 1")
+    if jobs < 1:
+        raise SpecError(f"--jobs {jobs}", "at least 1")
+    if len(set(targets)) < len(targets) or not all(targets):
+        raise SpecError("--target", "column names, comma-separated, none twice", ",".join(targets))
+    opened = [given if isinstance(given, Cache) else open_cache(given) for given in caches]
+    started = time.time()
+    try:
+        asked = [_prepare(cache, targets, options) for cache in opened]  # all mistakes are found before the work begins
+        with _workers(jobs) as executor:
+            done = [
+                evaluate(sources, read, question, origin=_origin(cache), executor=executor, listener=listener)
+                for cache, (sources, read, question) in zip(opened, asked, strict=True)
+            ]
+        table = pd.concat([evaluation.table for evaluation in done], ignore_index=True)
+        found = tuple(dict.fromkeys(text for evaluation in done for text in evaluation.warnings))
+        return ProbeRun(table, found, _record(opened, done, options, started=started))
+    finally:
+        for given, cache in zip(caches, opened, strict=True):
+            if cache is not given:
+                cache.close()
+
+
+def _prepare(
+    cache: Cache, targets: Sequence[str], options: ProbeOptions
+) -> tuple[list[StateSource], list[Any], Question]:
+    for pooling in options.poolings:
+        if pooling not in cache.poolings:
+            raise SpecError(f"--pooling {pooling}", f"the cache {cache.path.name} has {', '.join(cache.poolings)}")
+    layers = _layers(cache, options.layers)
+    sources = [
+        StateSource(pooling, layers, cache.final_norm, partial(cache.layer, pooling=pooling))
+        for pooling in options.poolings or cache.poolings
+    ]
+    split, fraction = _split(cache, options.split)
+    question = Question(
+        ids=cache.ids,
+        texts=cache.texts if cache.spec.get("store_text") else None,
+        probes=options.probes,
+        groups=None if options.group is None else _column(cache, options.group, "--group"),
+        split=split,
+        fraction=fraction,
+        seeds=tuple(range(options.seeds)),
+        controls=options.controls,
+    )
+    read = [
+        read_target(_column(cache, name, "--target").values, name, ids=cache.ids, task=options.task) for name in targets
+    ]
+    return sources, read, question
+
+
+def _layers(cache: Cache, asked: str) -> tuple[int, ...]:
+    if asked.strip() == "all":
+        return cache.layers
+    layers = parse_layers(asked, int(cache.spec["n_layers"]))
+    missing = [layer for layer in layers if layer not in cache.layers]
+    if missing:
+        shown = ", ".join(map(str, cache.layers))
+        raise SpecError(f"--layers {asked}", f"this cache has layers {shown}", ", ".join(map(str, missing)))
+    return layers
+
+
+def _split(cache: Cache, asked: str | float | None) -> tuple[Column | None, float]:
+    """The split column, or none and the fraction."""
+    default = 0.2
+    if asked is None:
+        return (_column(cache, SPLIT_COLUMN, "--split") if SPLIT_COLUMN in cache.columns else None), default
+    if isinstance(asked, str) and asked in cache.columns:
+        return _column(cache, asked, "--split"), default
+    try:
+        return None, float(asked)
+    except ValueError:
+        return _column(cache, str(asked), "--split"), default  # says which columns there are
+
+
+def _column(cache: Cache, name: str, option: str) -> Column:
+    try:
+        return Column(name, cache.column(name))
+    except SpecError as error:
+        raise SpecError(f"{option} {name}", error.allowed, error.got) from error
+
+
+def _origin(cache: Cache) -> Origin:
+    return Origin(
+        model=cache.model,
+        revision=cache.revision,
+        dataset=str(cache.provenance.get("dataset", "")),
+        n_layers=int(cache.spec["n_layers"]),
+        n_truncated=int(np.count_nonzero(cache.truncated)),
+    )
+
+
+@contextmanager
+def _workers(jobs: int) -> Iterator[Executor | None]:
+    """Processes that fit layers; none for a single job. (joblib's kind: needs no ``__main__`` guard in user code.)"""
+    if jobs == 1:
+        yield None
+        return
+    executor = ProcessPoolExecutor(max_workers=jobs)
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, kill_workers=True)
+        raise
+    executor.shutdown(wait=True)
+
+
+def _record(caches: Sequence[Cache], done: Sequence[Evaluation], options: ProbeOptions, *, started: float) -> Json:
+    names = ("probekit-layers", "scikit-learn", "numpy", "scipy", "pandas")
+    return {
+        "versions": {name: version(name) for name in names},
+        "options": {
+            "layers": options.layers,
+            "probes": list(options.probes),
+            "poolings": list(options.poolings),
+            "split": options.split,
+            "group": options.group,
+            "task": options.task,
+            "seeds": options.seeds,
+            "controls": options.controls,
+        },
+        "caches": [
+            {
+                "file": cache.path.name,
+                "fingerprint": cache.fingerprint,
+                "spec": cache.spec,
+                "provenance": cache.provenance,
+                **evaluation.details,
+            }
+            for cache, evaluation in zip(caches, done, strict=True)
+        ],
+        "seconds": round(time.time() - started, 3),
+    }

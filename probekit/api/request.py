@@ -1,0 +1,91 @@
+"""What a user asks of extraction, and whether a cache that is there already answers it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from probekit.errors import SpecError, StaleCacheError
+from probekit.models.layers import parse_layers
+from probekit.models.source import ModelSource
+from probekit.spec import Examples, Json
+from probekit.store import Cache, columns_digest, fingerprint, open_cache, partial_path, stored_spec, text_digest
+from probekit.store.comparison import first_difference
+from probekit.store.layout import FORMAT_VERSION, STORAGE_DTYPES
+
+POOLING_NAMES = ("mean", "last", "first", "max", "mean_skip_first")
+"""The keys of ``pooling.POOLINGS``, known here without loading torch (a test holds the two together)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that determines a value in the cache, as asked; None means "as is best", settled by the model."""
+
+    layers: str = "all"
+    pooling: tuple[str, ...] | None = None
+    max_length: int | None = None
+    device: str | None = None
+    dtype: str | None = None
+    store_dtype: str = "float32"
+    batch_tokens: int | None = None
+    store_text: bool = True
+
+
+def check_request(request: Request) -> None:
+    """Raise SpecError for what is wrong whatever the model."""
+    for name in request.pooling or ():
+        if name not in POOLING_NAMES:
+            raise SpecError(f"--pooling {name}", f"one of {', '.join(POOLING_NAMES)}")
+    if request.pooling is not None and (not request.pooling or len(set(request.pooling)) < len(request.pooling)):
+        raise SpecError("--pooling", "at least one, none twice", ",".join(request.pooling))
+    if request.store_dtype not in STORAGE_DTYPES:
+        raise SpecError(f"--store-dtype {request.store_dtype}", f"one of {', '.join(STORAGE_DTYPES)}")
+    if request.batch_tokens is not None and request.batch_tokens < 1:
+        raise SpecError(f"--batch-tokens {request.batch_tokens}", "at least 1")
+    parse_layers(request.layers, 1 << 20)  # its form alone; the model says how many there are
+
+
+def known_fields(request: Request, source: ModelSource, examples: Examples) -> Json:
+    """The part of the spec that is known before the model is loaded; fields left to the model are not in it."""
+    fields: Json = {
+        "format_version": FORMAT_VERSION,
+        "model": source.name,
+        "revision": source.revision,
+        "tokenizer": source.tokenizer_hash,
+        "texts": text_digest(examples.texts),
+        "columns": columns_digest(examples.columns, examples.ids),
+        "store_dtype": request.store_dtype,
+        "store_text": request.store_text,
+    }
+    asked: Json = {
+        "poolings": None if request.pooling is None else list(request.pooling),
+        "max_length": request.max_length,
+        "device": None if request.device is None else request.device.split(":")[0],
+        "dtype": request.dtype,
+        "batch_tokens": request.batch_tokens,
+    }
+    return fields | {name: value for name, value in asked.items() if value is not None}
+
+
+def finished_cache(out: str | os.PathLike[str], known: Json, request: Request) -> Cache | None:
+    """The finished cache at ``out``, if it is what is asked for; None if there is nothing.
+
+    A field left to the model is taken as the cache has it, so that the same command finds its cache without loading
+    torch. An unfinished cache made from something else is refused here too, before the model is loaded.
+
+    Raises StaleCacheError naming the field that differs.
+    """
+    for path in (Path(out), partial_path(Path(out))):
+        stored = stored_spec(path)
+        if stored is None:
+            continue
+        layers = list(parse_layers(request.layers, int(stored.spec["n_layers"])))
+        expected = {**stored.spec, **known, "layers": layers}
+        if fingerprint(expected) != stored.fingerprint:
+            field, there, here = first_difference(stored.spec, expected)
+            advice = "use --overwrite or another --out"
+            raise StaleCacheError(field, f"the cache {path.name} was made with {there}, now {here}; {advice}")
+        if stored.sealed and path == Path(out):
+            return open_cache(path)
+    return None

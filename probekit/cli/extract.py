@@ -1,0 +1,92 @@
+"""``probekit extract``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model id, local folder or .gguf file.")]
+Data = Annotated[
+    list[str],
+    typer.Argument(metavar="DATA...", help=".csv .tsv .jsonl .parquet files, or a Hugging Face dataset id."),
+]
+
+
+def extract(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The cache to make (HDF5).")],
+    text: Annotated[str | None, typer.Option(help="Column with the text. [default: found by name]")] = None,
+    split: Annotated[str | None, typer.Option(help="Splits of a hub dataset, e.g. train,test. [default: all]")] = None,
+    layers: Annotated[str, typer.Option(help="all, or numbers and ranges: 0,4,8 or 0:12:2 or -1.")] = "all",
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            help="mean, last, first, max, mean_skip_first; several with commas. "
+            "[default: encoder mean, decoder last,mean_skip_first]"
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens to read per text. [default: what the model can]")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Compute in auto, float32, bfloat16 or float16.")] = "auto",
+    store_dtype: Annotated[str, typer.Option(help="Store as float32, float16 or bfloat16.")] = "float32",
+    batch_tokens: Annotated[int | None, typer.Option(help="Tokens per batch. [default: by device]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: the cores there are]")] = None,
+    no_store_text: Annotated[bool, typer.Option("--no-store-text", help="Leave the texts out of the cache.")] = False,
+    allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Store NaN and inf as they are.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a cache made from something else.")] = False,
+) -> None:
+    """Run texts through a frozen model and keep every layer's pooled states in one HDF5 cache.
+
+    Interrupted, the same command goes on where it stopped; finished, it returns at once.
+    """
+    from probekit.api import extract as api
+    from probekit.cli.progress import Bars
+    from probekit.cli.summary import print_summary
+    from probekit.store import describe
+
+    with Bars() as bars:
+        try:
+            api.extract(
+                model,
+                data,
+                out=out,
+                text=text,
+                split=split,
+                layers=layers,
+                pooling=pooling,
+                max_length=max_length,
+                revision=revision,
+                device=device,
+                dtype=dtype,
+                store_dtype=store_dtype,
+                batch_tokens=batch_tokens,
+                threads=threads,
+                store_text=not no_store_text,
+                allow_nonfinite=allow_nonfinite,
+                trust_remote_code=trust_remote_code,
+                overwrite=overwrite,
+                listener=bars,
+            ).close()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_how_to_resume(out)) from None
+    print_summary(describe(out), full=False)
+
+
+def _how_to_resume(out: Path) -> str:
+    from probekit.store import partial_path, stored_spec
+
+    unfinished = partial_path(out)
+    stored = stored_spec(unfinished) if unfinished.exists() else None
+    if stored is None:
+        return "interrupted before anything was written; run the same command again"
+    done = f"{stored.windows_done} of {stored.n_windows} windows"
+    return f"interrupted; {done} are kept in {unfinished}: run the same command again to go on from there"

@@ -1,0 +1,81 @@
+"""What a cache holds, for people and for programs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from probekit.spec import Json
+from probekit.store import CacheSummary
+from probekit.store.disk import readable
+from probekit.store.reader import layer_range
+
+
+def print_summary(summary: CacheSummary, *, full: bool) -> None:
+    """A line per fact; ``full`` adds the columns and how it was made."""
+    rows = {
+        "cache": f"{summary.path} ({readable(summary.file_bytes)}, {_state(summary)})",
+        "model": f"{summary.spec.get('model')} @ {_short(summary.spec.get('revision'), full=full)}",
+        "data": f"{summary.provenance.get('dataset')}: {summary.n_examples:,} texts, {summary.total_tokens:,} tokens",
+        "truncated": f"{summary.n_truncated:,} texts at {summary.spec.get('max_length')} tokens",
+        "layers": f"{layer_range(summary.layers)} of {summary.spec.get('n_layers')}{_norm(summary)}",
+        "states": f"{', '.join(summary.poolings)} pooling, {summary.d_model} dimensions, {summary.pooled_dtype}",
+    }
+    if full:
+        rows["columns"] = ", ".join(f"{name} ({kind})" for name, kind in summary.columns.items()) or "none"
+        rows["texts"] = "stored" if summary.has_text else "not stored"
+        rows["computed"] = ", ".join(str(summary.spec.get(key)) for key in ("dtype", "device", "batching"))
+        rows["made with"] = ", ".join(f"{k} {v}" for k, v in dict(summary.provenance.get("versions", {})).items())
+        rows["fingerprint"] = summary.fingerprint
+        if summary.split_windows:
+            rows["memory"] = f"{summary.split_windows} windows had a batch split: close to, not byte-identical"
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False, markup=False, soft_wrap=False).print(table)
+
+
+def summary_json(summary: CacheSummary) -> Json:
+    """The same for programs."""
+    return {
+        "path": str(summary.path),
+        "sealed": summary.sealed,
+        "format_version": summary.format_version,
+        "fingerprint": summary.fingerprint,
+        "spec": summary.spec,
+        "provenance": summary.provenance,
+        "n_examples": summary.n_examples,
+        "d_model": summary.d_model,
+        "layers": list(summary.layers),
+        "final_norm": sorted(summary.final_norm),
+        "poolings": list(summary.poolings),
+        "pooled_dtype": summary.pooled_dtype,
+        "token_dtype": summary.token_dtype,
+        "columns": dict(summary.columns),
+        "has_text": summary.has_text,
+        "total_tokens": summary.total_tokens,
+        "n_truncated": summary.n_truncated,
+        "n_windows": summary.n_windows,
+        "windows_done": summary.windows_done,
+        "rows_done": summary.rows_done,
+        "split_windows": summary.split_windows,
+        "file_bytes": summary.file_bytes,
+    }
+
+
+def _state(summary: CacheSummary) -> str:
+    if summary.sealed:
+        return "finished"
+    return f"unfinished: {summary.rows_done:,} of {summary.n_examples:,} rows; the same command goes on from there"
+
+
+def _short(revision: object, *, full: bool) -> str:
+    text = str(revision)
+    return text if full or len(text) <= 24 else f"{text[:19]}…"
+
+
+def _norm(summary: CacheSummary) -> str:
+    norm = ", ".join(map(str, sorted(summary.final_norm)))
+    return f" (final norm applied at {norm})" if norm else ""

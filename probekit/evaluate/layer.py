@@ -1,0 +1,136 @@
+"""The unit of work: every probe of one layer, fitted on a worker that reads the layer once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from threadpoolctl import threadpool_limits
+
+from probekit.errors import InputError
+from probekit.metrics import SCORES, classification_metrics, regression_metrics
+from probekit.probes import FittedProbe, Folds, fit_probe
+from probekit.splits import Split, Target
+
+METRIC = {"classification": "accuracy", "regression": "r2"}
+"""The score that chooses the layer and gets the interval."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is to be fitted: one target, split and probe.
+
+    ``labels``: (n,) what the probe learns, ``target.y`` or, for the control task, its shuffled form.
+    ``folds``: inner folds, as positions in ``split.train``.
+    """
+
+    target: Target
+    split: Split
+    probe: str
+    folds: Folds
+    labels: NDArray[Any]
+    is_control: bool = False
+
+
+@dataclass(frozen=True)
+class LayerTask:
+    """A layer and all that is to be fitted on it; small and picklable. ``read()`` gives (n, d_model)."""
+
+    layer: int
+    read: Callable[[], NDArray[Any]]
+    fits: tuple[Fit, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One fitted probe's results; the order of an outcome is that of ``LayerTask.fits``.
+
+    ``predicted``: (n_test,) class codes or numbers, in the order of ``split.test``. ``metrics``: of the test rows.
+    """
+
+    estimator: BaseEstimator
+    train_score: float
+    val_score: float
+    predicted: NDArray[Any]
+    metrics: dict[str, float]
+    regularisation: float
+    grid_edge: bool
+    converged: bool
+
+
+@dataclass(frozen=True)
+class LayerOutcomes:
+    """All outcomes of a layer, and the largest absolute value in its states."""
+
+    layer: int
+    max_abs: float
+    outcomes: tuple[Outcome, ...]
+
+
+def fit_layer(task: LayerTask) -> LayerOutcomes:
+    """Fit everything that ``task`` asks for, on one BLAS thread.
+
+    One thread because workers are as many as cores, and so that the numbers don't depend on how many there are.
+
+    Raises InputError if the layer holds NaN or infinite values.
+    """
+    with threadpool_limits(1):
+        X = task.read()
+        largest = max(abs(float(X.max())), abs(float(X.min())))
+        if not np.isfinite(largest):
+            raise InputError(f"layer {task.layer}", "probes need finite hidden states", "NaN or infinite values")
+        return LayerOutcomes(task.layer, largest, tuple(_fit(X, fit) for fit in task.fits))
+
+
+def _fit(X: NDArray[Any], fit: Fit) -> Outcome:
+    split = fit.split
+    fitted = fit_probe(fit.probe, X[split.train], fit.labels[split.train], folds=fit.folds, seed=split.seed)
+    return _score(fitted, X, fit)
+
+
+def _score(fitted: FittedProbe, X: NDArray[Any], fit: Fit) -> Outcome:
+    """Predict all parts and score them: the only look at the test rows."""
+    split, target, estimator = fit.split, fit.target, fitted.estimator
+    truth = coded(fit.labels, target)
+    predicted = {part: predict(estimator, X[getattr(split, part)], target) for part in ("train", "val", "test")}
+    score = SCORES[METRIC[target.task.kind]]
+    scores = {part: score(truth[getattr(split, part)], values) for part, values in predicted.items()}
+    if target.is_classes:
+        probability = class_probability(estimator, X[split.test], target)
+        metrics = classification_metrics(truth[split.test], predicted["test"], probability)
+    else:
+        metrics = regression_metrics(truth[split.test], predicted["test"])
+    return Outcome(
+        estimator=estimator,
+        train_score=scores["train"],
+        val_score=scores["val"],
+        predicted=predicted["test"],
+        metrics=metrics,
+        regularisation=fitted.regularisation,
+        grid_edge=fitted.grid_edge,
+        converged=fitted.converged,
+    )
+
+
+def coded(labels: NDArray[Any], target: Target) -> NDArray[Any]:
+    """Class labels as positions in ``target.classes``; numbers as they are."""
+    return np.searchsorted(target.classes, labels).astype(np.int64) if target.is_classes else labels
+
+
+def predict(estimator: BaseEstimator, X: Any, target: Target) -> NDArray[Any]:
+    """(n,) predicted class codes or numbers."""
+    return coded(np.asarray(estimator.predict(X)), target)
+
+
+def class_probability(estimator: BaseEstimator, X: Any, target: Target) -> NDArray[np.floating] | None:
+    """(n, n_classes), a class that training never saw having zeros; None for a probe without probabilities."""
+    if not hasattr(estimator, "predict_proba"):
+        return None
+    known = estimator.predict_proba(X)
+    probability = np.zeros((len(known), len(target.classes)), dtype=known.dtype)
+    probability[:, coded(estimator.classes_, target)] = known
+    return probability

@@ -1,0 +1,209 @@
+"""The whole evaluation: divide the rows, fit every layer, choose on validation, report the test rows once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from probekit.controls import shuffled_labels
+from probekit.errors import SpecError
+from probekit.evaluate.baselines import TextTask, text_score, trivial_score
+from probekit.evaluate.layer import Fit, LayerOutcomes, LayerTask, fit_layer
+from probekit.evaluate.table import Curve, Origin, build_table
+from probekit.probes import PROBES
+from probekit.spec import Evaluation, Json, Listener, Silent
+from probekit.splits import Column, Target, inner_folds, make_splits
+
+DEFAULT_PROBE = {"classification": "logistic", "regression": "ridge"}
+
+
+@dataclass(frozen=True)
+class StateSource:
+    """The states of one pooling: ``read(layer)`` gives (n, d_model). It must be picklable if there is an executor."""
+
+    pooling: str
+    layers: tuple[int, ...]
+    final_norm: frozenset[int]
+    read: Callable[[int], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the states, apart from the target.
+
+    ``ids``: (n,) unique row names; ``texts``: n strings for the text baseline, or None. ``probes``: names, or empty for
+    logistic or ridge by task. ``groups``, ``split``: columns of the input. ``fraction``: of the rows for the test part
+    (and of the rest for validation) where the input has no split. ``controls``: fit the control task too.
+    """
+
+    ids: NDArray[Any]
+    texts: Sequence[str] | None = None
+    probes: tuple[str, ...] = ()
+    groups: Column | None = None
+    split: Column | None = None
+    fraction: float = 0.2
+    seeds: tuple[int, ...] = (0,)
+    controls: bool = False
+
+
+def evaluate(
+    sources: Sequence[StateSource],
+    targets: Sequence[Target],
+    question: Question,
+    *,
+    origin: Origin,
+    executor: Executor | None = None,
+    listener: Listener | None = None,
+) -> Evaluation:
+    """Fit every probe of every layer and put the table together.
+
+    Hyper-parameters are chosen by folds of the training rows, the layer by the validation rows; the test rows give the
+    score. ``executor``: where layers are fitted side by side; None for one after the other, here.
+
+    Raises SpecError for a probe that does not exist or can't do the task, InputError for labels, groups or splits that
+    can't be used.
+    """
+    listener = listener or Silent()
+    plans = [_plan(target, question) for target in targets]
+    fits = tuple(fit for plan in plans for fit in plan)
+    tasks = [LayerTask(layer, _Reader(source.read, layer), fits) for source in sources for layer in source.layers]
+    text_tasks = (
+        [] if question.texts is None else [TextTask(question.texts, fit) for fit in fits if _is_first(fit, fits)]
+    )
+    listener.stage("probing", total=len(tasks) + len(text_tasks), unit="layers")
+    done = 0
+
+    def count(results: Iterator[Any]) -> list[Any]:
+        nonlocal done
+        collected = []
+        for result in results:
+            collected.append(result)
+            done += 1
+            listener.advance(done)
+        return collected
+
+    layers: list[LayerOutcomes] = count(_run(executor, fit_layer, tasks))
+    text_scores: list[float] = count(_run(executor, text_score, text_tasks))
+    text_of = {(t.fit.target.name, t.fit.split.seed): s for t, s in zip(text_tasks, text_scores, strict=True)}
+    curves = []
+    for s, source in enumerate(sources):
+        start = sum(len(earlier.layers) for earlier in sources[:s])
+        of_source = layers[start : start + len(source.layers)]
+        curves += _curves(source, of_source, fits, text_of)
+    return build_table(curves, origin=origin, group=question.groups, details=_details(targets, question, fits))
+
+
+@dataclass(frozen=True)
+class _Reader:
+    read: Callable[[int], NDArray[Any]]
+    layer: int
+
+    def __call__(self) -> NDArray[Any]:
+        return self.read(self.layer)
+
+
+def _plan(target: Target, question: Question) -> list[Fit]:
+    """All fits of one target, by probe, seed and (control after real) kind."""
+    kind = target.task.kind
+    probes = question.probes or (DEFAULT_PROBE[kind],)
+    for probe in probes:
+        if probe not in PROBES:
+            raise SpecError(f"--probe {probe}", f"one of {', '.join(PROBES)}")
+    able = [probe for probe in probes if kind in PROBES[probe].tasks]
+    if not able:
+        right = ", ".join(name for name, probe in PROBES.items() if kind in probe.tasks)
+        raise SpecError(f"--probe {','.join(probes)}", f"target {target.name!r} is {kind}, for which there are {right}")
+    splits = make_splits(
+        target,
+        ids=question.ids,
+        texts=question.texts,
+        groups=question.groups,
+        split=question.split,
+        fraction=question.fraction,
+        seeds=question.seeds,
+    )
+    fits = []
+    for split in splits:
+        groups = None if question.groups is None else question.groups.values[split.train]
+        folds = inner_folds(target.truth[split.train], stratify=target.is_classes, groups=groups, seed=split.seed)
+        parts = (split.train, split.val, split.test)
+        fits += [Fit(target, split, probe, folds, target.y) for probe in able]
+        if question.controls:
+            random = shuffled_labels(target.y, parts, seed=split.seed, texts=question.texts)
+            fits += [Fit(target, split, probe, folds, random, is_control=True) for probe in able]
+    return fits
+
+
+def _is_first(fit: Fit, fits: Sequence[Fit]) -> bool:
+    """Whether ``fit`` stands first of those with its target and split, which share one text baseline."""
+    return fit is next(f for f in fits if f.target is fit.target and f.split is fit.split)
+
+
+def _run(executor: Executor | None, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    """Results in the order of ``tasks``."""
+    if executor is None:
+        yield from map(function, tasks)
+        return
+    futures: list[Future[Any]] = [executor.submit(function, task) for task in tasks]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _curves(
+    source: StateSource,
+    layers: Sequence[LayerOutcomes],
+    fits: Sequence[Fit],
+    text_of: dict[tuple[str, int], float],
+) -> list[Curve]:
+    """One curve per target and probe, the seeds together."""
+    curves = []
+    for target, probe in dict.fromkeys((fit.target.name, fit.probe) for fit in fits):
+        of_curve = [i for i, fit in enumerate(fits) if (fit.target.name, fit.probe) == (target, probe)]
+        real = [i for i in of_curve if not fits[i].is_control]
+        control = [i for i in of_curve if fits[i].is_control]
+        curves.append(
+            Curve(
+                pooling=source.pooling,
+                final_norm=source.final_norm,
+                layers=source.layers,
+                max_abs=tuple(layer.max_abs for layer in layers),
+                fits=tuple(fits[i] for i in real),
+                outcomes=tuple(tuple(layer.outcomes[i] for i in real) for layer in layers),
+                controls=tuple(tuple(layer.outcomes[i] for i in control) for layer in layers),
+                baseline=tuple(trivial_score(fits[i]) for i in real),
+                text_baseline=tuple(text_of.get((target, fits[i].split.seed), float("nan")) for i in real),
+            )
+        )
+    return curves
+
+
+def _details(targets: Sequence[Target], question: Question, fits: Sequence[Fit]) -> Json:
+    splits = {(fit.target.name, fit.split.seed): fit.split for fit in fits}
+    return {
+        "targets": {
+            target.name: {"task": target.task.kind, "how": target.task.how, "classes": [str(c) for c in target.classes]}
+            for target in targets
+        },
+        "splits": [
+            {
+                "target": name,
+                "seed": seed,
+                "how": split.how,
+                "n_train": len(split.train),
+                "n_val": len(split.val),
+                "n_test": len(split.test),
+                "n_duplicate": split.n_duplicate,
+                "n_crossing_groups": split.n_crossing,
+            }
+            for (name, seed), split in splits.items()
+        ],
+        "seeds": list(question.seeds),
+    }

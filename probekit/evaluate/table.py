@@ -1,0 +1,178 @@
+"""From outcomes to rows: means over seeds, intervals, the layer chosen on validation, and what to warn of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from probekit.evaluate.layer import METRIC, Fit, Outcome
+from probekit.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, SCORES, bootstrap_draws, interval
+from probekit.spec import TABLE_COLUMNS, Evaluation, Json
+from probekit.splits import Column
+
+TIE = 1e-12  # validation scores nearer than this are equal: the shallower layer is chosen
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the states come from; copied into every row of the table."""
+
+    model: str
+    revision: str
+    dataset: str
+    n_layers: int
+    n_truncated: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The outcomes of one target, pooling and probe. ``outcomes[layer][seed]``; ``controls`` alike, or empty inside.
+
+    ``fits``, ``baseline``, ``text_baseline``: one per seed. ``max_abs``: one per layer.
+    """
+
+    pooling: str
+    final_norm: frozenset[int]
+    layers: tuple[int, ...]
+    max_abs: tuple[float, ...]
+    fits: tuple[Fit, ...]
+    outcomes: tuple[tuple[Outcome, ...], ...]
+    controls: tuple[tuple[Outcome, ...], ...]
+    baseline: tuple[float, ...]
+    text_baseline: tuple[float, ...]
+
+    @property
+    def metric(self) -> str:
+        """The score's name."""
+        return METRIC[self.fits[0].target.task.kind]
+
+
+def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, details: Json) -> Evaluation:
+    """Rows of all curves, the warnings, and the details with the scores by seed added."""
+    rows: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    chosen = []
+    for curve in curves:
+        best = choose_layer(curve)
+        rows += _rows(curve, best, origin, group)
+        warnings += _warnings(curve, best)
+        chosen.append(_choice(curve, best))
+    table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
+    return Evaluation(table, tuple(dict.fromkeys(warnings)), {**details, "selected": chosen})
+
+
+def choose_layer(curve: Curve) -> int:
+    """Position of the layer with the best mean validation score over the seeds; of equal ones the shallowest."""
+    scores = np.array([np.mean([outcome.val_score for outcome in seeds]) for seeds in curve.outcomes])
+    return int(np.flatnonzero(scores >= np.nanmax(scores) - TIE)[0])
+
+
+def curve_draws(curve: Curve, group: Column | None) -> NDArray[np.float64]:
+    """Bootstrap draws of the test score, (n_seeds x 1,000, n_layers).
+
+    The seeds' draws stand one below the other, so an interval over them has the spread of test rows and of splits.
+    """
+    draws = []
+    for s, fit in enumerate(curve.fits):
+        test = fit.split.test
+        predicted = np.column_stack([seeds[s].predicted for seeds in curve.outcomes])
+        groups = None if group is None else group.values[test]
+        truth = fit.target.truth[test]
+        draws.append(bootstrap_draws(SCORES[curve.metric], truth, predicted, groups=groups, seed=fit.split.seed))
+    return np.concatenate(draws)
+
+
+def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list[dict[str, Any]]:
+    target = curve.fits[0].target
+    splits = [fit.split for fit in curve.fits]
+    metrics = CLASSIFICATION_METRICS if target.is_classes else REGRESSION_METRICS
+    draws = curve_draws(curve, group)
+    scores = [float(np.mean([outcome.metrics[curve.metric] for outcome in seeds])) for seeds in curve.outcomes]
+    layer0 = scores[curve.layers.index(0)] if 0 in curve.layers else np.nan
+    rows = []
+    for k, (layer, seeds) in enumerate(zip(curve.layers, curve.outcomes, strict=True)):
+        low, high = interval(draws[:, k])
+        control = _mean([outcome.metrics[curve.metric] for outcome in curve.controls[k]])
+        row = {
+            "model": origin.model,
+            "revision": origin.revision,
+            "dataset": origin.dataset,
+            "target": target.name,
+            "task": target.task.kind,
+            "pooling": curve.pooling,
+            "layer": layer,
+            "n_layers": origin.n_layers,
+            "final_norm": layer in curve.final_norm,
+            "probe": curve.fits[0].probe,
+            "metric": curve.metric,
+            "score": scores[k],
+            "ci_low": low,
+            "ci_high": high,
+            "val_score": _mean([outcome.val_score for outcome in seeds]),
+            "selected": k == best,
+            "train_score": _mean([outcome.train_score for outcome in seeds]),
+            "delta_layer0": scores[k] - layer0,
+            "baseline": _mean(curve.baseline),
+            "text_baseline": _mean(curve.text_baseline),
+            "control": control,
+            "selectivity": scores[k] - control,
+            "regularisation": float(np.exp(np.mean(np.log([outcome.regularisation for outcome in seeds])))),
+            "grid_edge": any(outcome.grid_edge for outcome in seeds),
+            "converged": all(outcome.converged for outcome in seeds),
+            "n_train": round(np.mean([len(split.train) for split in splits])),
+            "n_val": round(np.mean([len(split.val) for split in splits])),
+            "n_test": round(np.mean([len(split.test) for split in splits])),
+            "n_classes": len(target.classes) if target.is_classes else None,
+            "group": None if group is None else group.name,
+            "n_groups_test": None if group is None else _mean_groups(group, curve.fits),
+            "n_duplicate": max(split.n_duplicate for split in splits),
+            "n_truncated": origin.n_truncated,
+            "seeds": len(curve.fits),
+            "max_abs": curve.max_abs[k],
+        }
+        row |= {name: _mean([outcome.metrics[name] for outcome in seeds]) for name in metrics}
+        rows.append(row)
+    return rows
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _mean_groups(group: Column, fits: tuple[Fit, ...]) -> int:
+    return round(np.mean([len(np.unique(group.values[fit.split.test])) for fit in fits]))
+
+
+def _choice(curve: Curve, best: int) -> Json:
+    """Which layer each seed alone would have chosen, and its test scores: how firm the choice is."""
+    val = np.array([[outcome.val_score for outcome in seeds] for seeds in curve.outcomes])
+    return {
+        "target": curve.fits[0].target.name,
+        "pooling": curve.pooling,
+        "probe": curve.fits[0].probe,
+        "layer": curve.layers[best],
+        "layer_by_seed": [curve.layers[int(k)] for k in np.argmax(val, axis=0)],
+        "test_scores_by_seed": [outcome.metrics[curve.metric] for outcome in curve.outcomes[best]],
+    }
+
+
+def _warnings(curve: Curve, best: int) -> list[str]:
+    fit = curve.fits[0]
+    found = [text for f in curve.fits for text in f.split.warnings]
+    what = f"{fit.target.name}, {curve.pooling}, {fit.probe}"
+    stopped = [
+        layer for layer, seeds in zip(curve.layers, curve.outcomes, strict=True) if not all(o.converged for o in seeds)
+    ]
+    if stopped:
+        found.append(f"{what}: the fit did not converge at {len(stopped)} layers ({_shown(stopped)})")
+    if any(outcome.grid_edge for outcome in curve.outcomes[best]):
+        found.append(f"{what}: the regularisation chosen at layer {curve.layers[best]} lies at the edge of its grid")
+    return found
+
+
+def _shown(layers: list[int]) -> str:
+    return ", ".join(map(str, layers[:6])) + (", …" if len(layers) > 6 else "")

@@ -1,0 +1,82 @@
+"""The curves as a picture."""
+
+from __future__ import annotations
+
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LABELS = {"accuracy": "accuracy", "r2": "R²"}
+WITHIN_PANEL = ["model", "pooling", "probe", "group"]
+"""What tells the curves of one target apart."""
+LOWEST_R2 = -1.0  # far below zero there is nothing to read off
+MOST_COLUMNS = 3
+
+
+def draw_curves(table: pd.DataFrame, path: Path, *, title: str = "") -> None:
+    """Draw score over layer with 95% intervals, a panel per target, into ``path`` (``.png``, ``.svg`` or ``.pdf``).
+
+    The layer chosen on validation has a ring. Dashes: the majority or mean baseline; dots: the text-only baseline.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    targets = list(dict.fromkeys(table["target"]))
+    columns = min(MOST_COLUMNS, len(targets))
+    rows = ceil(len(targets) / columns)
+    figure = Figure(figsize=(5.6 * columns, 4.2 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, target in enumerate(targets):
+        _draw_panel(figure.add_subplot(rows, columns, i + 1), table[table["target"] == target])
+    if title:
+        figure.suptitle(title)
+    metadata = {"Date": None} if path.suffix == ".svg" else None  # the same table, the same file
+    figure.savefig(path, dpi=150, metadata=metadata)
+
+
+def _draw_panel(axes: Axes, table: pd.DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    named = [column for column in WITHIN_PANEL if table[column].nunique(dropna=False) > 1]
+    for k, (_, curve) in enumerate(table.groupby(WITHIN_PANEL, sort=False, dropna=False)):
+        colour = f"C{k}"
+        first = curve.iloc[0]
+        label = ", ".join(_label(column, first[column]) for column in named) or str(first["probe"])
+        axes.fill_between(curve["layer"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(curve["layer"], curve["score"], color=colour, marker=".", label=label)
+        chosen = curve[curve["selected"]]
+        axes.plot(chosen["layer"], chosen["score"], "o", color=colour, markersize=9, markerfacecolor="white")
+        axes.axhline(first["baseline"], color=colour, linestyle="--", linewidth=0.8)
+        if np.isfinite(first["text_baseline"]):
+            axes.axhline(first["text_baseline"], color=colour, linestyle=":", linewidth=1.2)
+    axes.set_title(str(table["target"].iloc[0]))
+    axes.set_xlabel("layer (0: embeddings)")
+    axes.set_ylabel(LABELS[table["metric"].iloc[0]])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=True, alpha=0.25)
+    axes.set_ylim(*_limits(table))
+    axes.plot([], [], color="grey", linestyle="--", linewidth=0.8, label="majority or mean")
+    if table["text_baseline"].notna().any():
+        axes.plot([], [], color="grey", linestyle=":", linewidth=1.2, label="words alone (TF-IDF)")
+    axes.legend(fontsize="small")
+
+
+def _label(column: str, value: object) -> str:
+    if column == "group":
+        return "random split" if pd.isna(value) else f"new {value}"  # type: ignore[call-overload]
+    return str(value)
+
+
+def _limits(table: pd.DataFrame) -> tuple[float, float]:
+    low = float(np.nanmin(table[["ci_low", "baseline", "text_baseline"]].to_numpy(dtype=float)))
+    high = float(np.nanmax(table["ci_high"]))
+    if table["metric"].iloc[0] == "r2":
+        low = max(low, LOWEST_R2)
+    margin = 0.05 * max(high - low, 1e-3)
+    return low - margin, high + margin

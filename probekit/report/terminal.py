@@ -1,0 +1,69 @@
+"""The layer table for a terminal: a row and a bar per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from rich.bar import Bar
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+CURVE = ["model", "target", "pooling", "probe"]
+"""What tells one curve of the table from another."""
+
+
+def layer_tables(table: pd.DataFrame, *, bar_width: int = 24) -> Iterator[Group]:
+    """A title, a rich table and what it is held against, per curve; bars go from the baseline to the best score."""
+    for _, curve in table.groupby(CURVE, sort=False):
+        yield _layer_table(curve, bar_width)
+
+
+def _layer_table(curve: pd.DataFrame, bar_width: int) -> Group:
+    first = curve.iloc[0]
+    metric = {"accuracy": "accuracy", "r2": "R²"}[first["metric"]]
+    title = f"{first['target']}: {metric} of a {first['probe']} probe, {first['pooling']} pooling, {first['model']}"
+    table = Table(box=None)
+    table.add_column("layer", justify="right", no_wrap=True)
+    table.add_column(metric, justify="right", no_wrap=True)
+    table.add_column("95% interval", no_wrap=True)
+    table.add_column("validation", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, width=bar_width)
+    low = min(first["baseline"], curve["score"].min())
+    high = curve["score"].max()
+    for row in curve.to_dict("records"):
+        name = f"{row['layer']}{'*' if row['final_norm'] else ''}"
+        interval = f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+        style = "bold green" if row["selected"] else ""
+        table.add_row(
+            Text(("→ " if row["selected"] else "") + name),
+            f"{row['score']:.3f}",
+            interval,
+            f"{row['val_score']:.3f}",
+            Bar(max(high - low, 1e-9), 0.0, row["score"] - low, color="green" if row["selected"] else "blue"),
+            style=style,
+        )
+    return Group(Text(title, style="bold"), table, Text(_caption(curve, metric), style="dim"))
+
+
+def _caption(curve: pd.DataFrame, metric: str) -> str:
+    first = curve.iloc[0]
+    chosen = curve[curve["selected"]].iloc[0]
+    trivial = "majority class" if first["task"] == "classification" else "mean"
+    held = [f"{trivial} {first['baseline']:.3f}"]
+    if pd.notna(first["text_baseline"]):
+        held.append(f"words alone (TF-IDF) {first['text_baseline']:.3f}")
+    if pd.notna(chosen["delta_layer0"]):
+        held.append(f"layer 0 {chosen['score'] - chosen['delta_layer0']:.3f}")
+    if pd.notna(chosen["control"]):
+        held.append(f"shuffled labels {chosen['control']:.3f}")
+    rows = f"{first['n_train']} train, {first['n_val']} validation, {first['n_test']} test rows"
+    groups = f", grouped by {first['group']}" if pd.notna(first["group"]) else ""
+    norm = "\n* after the model's final norm" if curve["final_norm"].any() else ""
+    lines = [
+        f"→ layer {chosen['layer']} is best on validation: test {metric} {chosen['score']:.3f}",
+        "against " + ", ".join(held),
+        rows + groups,
+    ]
+    return "\n".join(lines) + norm

@@ -1,0 +1,274 @@
+"""The layer table against independent calculations, and the traps of layer-wise probing put back one by one."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, log_loss, r2_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from probekit.errors import InputError, SpecError
+from probekit.evaluate import Origin, Question, StateSource, evaluate
+from probekit.report import table_csv
+from probekit.spec import TABLE_COLUMNS
+from probekit.splits import Column, inner_folds, make_splits, read_target
+
+ORIGIN = Origin(model="m", revision="r", dataset="d", n_layers=2, n_truncated=0)
+
+
+class Arrays:
+    """A picklable reader of made-up layers."""
+
+    def __init__(self, states):
+        self.states = states
+
+    def __call__(self, layer):
+        return self.states[layer]
+
+
+def made_up(n=300, d=12, layers=3, seed=0):
+    """Layers that know the label better the deeper they are; d features with scales from 0.1 to 100."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    scale = np.logspace(-1, 2, d)
+    states = []
+    for layer in range(layers):
+        signal = np.zeros((n, d))
+        signal[np.arange(n), y] = 0.9 * layer
+        states.append(((rng.standard_normal((n, d)) + signal) * scale).astype(np.float32))
+    return states, np.array(["ab", "cd", "ef"], dtype=object)[y]
+
+
+def ask(states, target, **question):
+    source = StateSource("mean", tuple(range(len(states))), frozenset({len(states) - 1}), Arrays(states))
+    executor = question.pop("executor", None)
+    question.setdefault("ids", np.arange(len(target)).astype(str).astype(object))
+    return evaluate([source], [target], Question(**question), origin=ORIGIN, executor=executor)
+
+
+def classes(labels, name="label"):
+    return read_target(np.asarray(labels, dtype=object), name, ids=range(len(labels)))
+
+
+def numbers(values, name="height"):
+    return read_target(np.asarray(values, dtype=float), name, ids=range(len(values)))
+
+
+def test_rows_equal_an_independent_calculation_with_scikit_learn():
+    states, labels = made_up()
+    target = classes(labels)
+    table = ask(states, target).table
+    assert list(table.columns) == list(TABLE_COLUMNS)
+    assert table["layer"].tolist() == [0, 1, 2]
+    assert table["final_norm"].tolist() == [False, False, True]
+    (split,) = make_splits(target, ids=np.arange(300).astype(str))
+    folds = inner_folds(target.codes[split.train], stratify=True, groups=None, seed=0)
+    for layer, row in table.iterrows():
+        X = states[layer]
+        search = GridSearchCV(
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-6)),
+            {"logisticregression__C": np.logspace(-5, 2, 8)},
+            scoring="neg_log_loss",
+            cv=folds,
+        ).fit(X[split.train], labels[split.train])
+        assert row["regularisation"] == pytest.approx(search.best_params_["logisticregression__C"])
+        predicted, truth = search.predict(X[split.test]), labels[split.test]
+        probability = search.predict_proba(X[split.test])
+        assert row["score"] == pytest.approx(accuracy_score(truth, predicted), abs=1e-12)
+        assert row["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"), abs=1e-12)
+        assert row["log_loss"] == pytest.approx(log_loss(truth, probability), abs=2e-3)
+        assert row["auroc"] == pytest.approx(roc_auc_score(truth, probability, multi_class="ovr"), abs=2e-3)
+        val = accuracy_score(labels[split.val], search.predict(X[split.val]))
+        assert row["val_score"] == pytest.approx(val, abs=1e-12)
+        assert row["train_score"] == pytest.approx(accuracy_score(labels[split.train], search.predict(X[split.train])))
+        commonest = pd.Series(labels[split.train]).mode()[0]
+        assert row["baseline"] == pytest.approx(np.mean(truth == commonest))
+        assert row["max_abs"] == pytest.approx(np.abs(X).max())
+    assert table["delta_layer0"].tolist() == pytest.approx((table["score"] - table["score"][0]).tolist())
+    assert table.loc[table["val_score"].idxmax(), "selected"]
+    assert table["selected"].sum() == 1
+
+
+def test_regression_rows_equal_an_independent_calculation():
+    rng = np.random.default_rng(1)
+    states = [rng.standard_normal((200, 6)), rng.standard_normal((200, 6))]
+    y = 1000 + 5 * states[1][:, 0] + rng.standard_normal(200)
+    target = numbers(y)
+    table = ask(states, target).table
+    (split,) = make_splits(target, ids=np.arange(200).astype(str))
+    row = table.iloc[1]
+    from sklearn.linear_model import Ridge
+
+    model = make_pipeline(StandardScaler(), Ridge(alpha=row["regularisation"])).fit(
+        states[1][split.train], y[split.train]
+    )
+    predicted, truth = model.predict(states[1][split.test]), y[split.test]
+    assert row["score"] == row["r2"] == pytest.approx(r2_score(truth, predicted), abs=1e-6)
+    assert row["rmse"] == pytest.approx(np.sqrt(np.mean((truth - predicted) ** 2)), rel=1e-6)
+    assert row["baseline"] == pytest.approx(r2_score(truth, np.full(len(truth), y[split.train].mean())), abs=1e-9)
+    assert pd.isna(row["accuracy"])
+    assert pd.isna(row["n_classes"])
+    assert table["r2"][0] < 0.2 < 0.9 < table["r2"][1]
+
+
+def test_labels_of_test_rows_decide_nothing_but_the_score():
+    """Trap: hyper-parameter or layer chosen on test."""
+    states, labels = made_up(seed=3)
+    target = classes(labels)
+    (split,) = make_splits(target, ids=np.arange(300).astype(str))
+    column = Column("part", np.full(300, "train", dtype=object))
+    column.values[split.val], column.values[split.test] = "val", "test"
+    before = ask(states, target, split=column).table
+    spoiled = labels.copy()
+    spoiled[split.test] = np.roll(labels[split.test], 7)
+    after = ask(states, classes(spoiled), split=column).table
+    kept = ["regularisation", "val_score", "selected", "train_score", "grid_edge", "converged"]
+    pd.testing.assert_frame_equal(before[kept], after[kept])
+    assert (before["score"] != after["score"]).any()
+
+
+def test_states_of_test_and_validation_rows_do_not_move_the_fit():
+    """Trap: scaler fitted on all data. Held-out rows moved far away must leave the training score as it was."""
+    states, labels = made_up(seed=4)
+    target = classes(labels)
+    (split,) = make_splits(target, ids=np.arange(300).astype(str))
+    before = ask(states, target).table
+    moved = [state.copy() for state in states]
+    for state in moved:
+        state[split.test] += 1e4
+        state[split.val] -= 1e4
+    after = ask(moved, target).table
+    pd.testing.assert_frame_equal(before[["train_score", "regularisation"]], after[["train_score", "regularisation"]])
+
+
+def test_the_layer_is_not_picked_on_test():
+    """Noise over 24 layers: the interval of the layer chosen on validation covers chance in 90% of 50 runs or more."""
+    covered, best_on_test = 0, []
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        states = [rng.standard_normal((200, 5)) for _ in range(24)]
+        target = classes(np.array(["x", "y"], dtype=object)[rng.permutation(200) % 2])
+        table = ask(states, target).table
+        row = table[table["selected"]].iloc[0]
+        covered += row["ci_low"] <= 0.5 <= row["ci_high"]
+        best_on_test.append(table["score"].max())
+    assert covered >= 45
+    assert np.mean(best_on_test) > 0.57  # what a table that picks on test would print
+
+
+def test_more_seeds_give_the_mean_and_record_each():
+    states, labels = made_up(n=150)
+    single = [ask(states, classes(labels), seeds=(seed,)).table["score"].to_numpy() for seed in (0, 1, 2)]
+    several = ask(states, classes(labels), seeds=(0, 1, 2))
+    np.testing.assert_allclose(several.table["score"], np.mean(single, axis=0))
+    assert several.table["seeds"].tolist() == [3, 3, 3]
+    (chosen,) = several.details["selected"]
+    assert len(chosen["layer_by_seed"]) == 3
+    assert len(several.details["splits"]) == 3
+
+
+def test_groups_stay_together_and_widen_the_interval():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(40), 10)
+    effect = rng.standard_normal(40)[group]
+    states = [np.column_stack([rng.standard_normal(400), effect + 0.1 * rng.standard_normal(400)])]
+    y = effect + 0.7 * rng.standard_normal(40)[group]
+    column = Column("doc", group.astype(str).astype(object))
+    grouped, plain = ask(states, numbers(y), groups=column), ask(states, numbers(y))
+    g, p = grouped.table.iloc[0], plain.table.iloc[0]
+    assert g["group"] == "doc"
+    assert g["n_groups_test"] == pytest.approx(8, abs=3)
+    assert pd.isna(p["group"])
+    assert g["ci_high"] - g["ci_low"] > 1.5 * (p["ci_high"] - p["ci_low"])
+
+
+def test_the_control_task_shows_what_a_probe_can_memorise():
+    states, labels = made_up()
+    table = ask(states, classes(labels), controls=True).table
+    np.testing.assert_allclose(table["selectivity"], table["score"] - table["control"])
+    assert table["control"].max() < 0.5
+    assert table["selectivity"].iloc[2] > 0.25
+    assert ask(states, classes(labels)).table["control"].isna().all()
+
+
+def test_the_text_baseline_knows_only_training_words():
+    rng = np.random.default_rng(0)
+    labels = np.array(["neg", "pos"], dtype=object)[np.arange(200) % 2]
+    telling = [f"word{i} {'good' if label == 'pos' else 'bad'}" for i, label in enumerate(labels)]
+    unique = [f"word{i}" for i in range(200)]
+    states = [rng.standard_normal((200, 3))]
+    assert ask(states, classes(labels), texts=telling).table["text_baseline"][0] == 1.0
+    assert ask(states, classes(labels), texts=unique).table["text_baseline"][0] == pytest.approx(0.5, abs=0.01)
+    height = rng.standard_normal(200)  # words seen once each: nothing to learn, and no confident nonsense either
+    assert ask(states, numbers(height), texts=unique).table["text_baseline"][0] == pytest.approx(0.0, abs=0.1)
+
+
+def test_order_of_rows_changes_nothing():
+    states, labels = made_up()
+    ids = np.array([f"id{i}" for i in range(300)], dtype=object)
+    before = ask(states, classes(labels), ids=ids).table
+    order = np.random.default_rng(9).permutation(300)
+    after = ask([s[order] for s in states], classes(labels[order]), ids=ids[order]).table
+    pd.testing.assert_frame_equal(before, after, rtol=1e-4)
+
+
+def test_scale_changes_nothing():
+    states, labels = made_up()
+    before = ask(states, classes(labels)).table.drop(columns="max_abs")
+    after = ask([state * 100 for state in states], classes(labels)).table.drop(columns="max_abs")
+    pd.testing.assert_frame_equal(before, after, rtol=1e-3)
+
+
+def test_processes_give_the_same_bytes_as_none():
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    states, labels = made_up(n=120)
+    texts = [f"{label} {i}" for i, label in enumerate(labels)]
+    here = ask(states, classes(labels), texts=texts)
+    with warnings.catch_warnings(), ProcessPoolExecutor(2) as executor:
+        there = ask(states, classes(labels), texts=texts, executor=executor)
+    assert table_csv(here.table) == table_csv(there.table)
+
+
+def test_duplicates_are_counted_and_warned_about():
+    states, labels = made_up(n=150)
+    texts = [f"text {i % 75}" for i in range(150)]
+    evaluation = ask(states, classes(labels), texts=texts)
+    (split,) = make_splits(classes(labels), ids=np.arange(150).astype(str), texts=texts)
+    elsewhere = {texts[i] for i in (*split.train, *split.val)}
+    expected = sum(texts[i] in elsewhere for i in split.test)
+    assert expected > 0
+    assert set(evaluation.table["n_duplicate"]) == {expected}
+    assert any("test texts also occur in train" in text for text in evaluation.warnings)
+
+
+def test_no_convergence_is_a_column_and_a_warning(monkeypatch):
+    from probekit.evaluate import layer as module
+
+    monkeypatch.setattr(
+        module, "fit_probe", lambda *a, fit=module.fit_probe, **k: replace(fit(*a, **k), converged=False)
+    )
+    states, labels = made_up(n=120)
+    evaluation = ask(states, classes(labels))
+    assert not evaluation.table["converged"].any()
+    assert any("did not converge at 3 layers (0, 1, 2)" in text for text in evaluation.warnings)
+
+
+def test_what_can_not_be_evaluated_says_so():
+    states, labels = made_up(n=60)
+    with pytest.raises(SpecError, match="--probe nope: one of logistic, ridge"):
+        ask(states, classes(labels), probes=("nope",))
+    with pytest.raises(
+        SpecError, match=r"--probe ridge: target 'label' is classification, for which there are logistic"
+    ):
+        ask(states, classes(labels), probes=("ridge",))
+    states[1][7, 3] = np.nan
+    with pytest.raises(InputError, match="layer 1: probes need finite hidden states"):
+        ask(states, classes(labels))
