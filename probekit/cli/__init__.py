@@ -40,6 +40,8 @@ def options(
         typer.echo(context.get_help())
 
 
+_INTERRUPTED = 130
+
 _USAGE_ERROR: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 """Base of all errors in the use of options; typer has a click of its own or not, depending on its version."""
 
@@ -56,6 +58,8 @@ def run(arguments: list[str]) -> int:
         code = app(
             [argument for argument in arguments if argument != "--debug"], standalone_mode=False, prog_name="probekit"
         )
+        if code == _INTERRUPTED:  # how typer hands on a Ctrl-C
+            return _fail("interrupted", _INTERRUPTED)
         return int(code or 0)
     except _USAGE_ERROR as error:
         return _fail(f"{error.format_message()} (see probekit {_command(arguments)}-h)", 2)
@@ -63,8 +67,8 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt as interruption:
-        return _fail(str(interruption) or "interrupted", 130)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush stays quiet too
         return 0

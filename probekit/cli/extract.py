@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from probekit.errors import StoppedError
+
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model id, local folder or .gguf file.")]
 Data = Annotated[
     list[str],
@@ -77,7 +79,7 @@ def extract(
                 listener=bars,
             ).close()
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_how_to_resume(out)) from None
+            raise StoppedError("interrupted", _how_to_resume(out)) from None
     print_summary(describe(out), full=False)
 
 
@@ -87,6 +89,6 @@ def _how_to_resume(out: Path) -> str:
     unfinished = partial_path(out)
     stored = stored_spec(unfinished) if unfinished.exists() else None
     if stored is None:
-        return "interrupted before anything was written; run the same command again"
+        return "nothing was written yet; run the same command again"
     done = f"{stored.windows_done} of {stored.n_windows} windows"
-    return f"interrupted; {done} are kept in {unfinished}: run the same command again to go on from there"
+    return f"{done} are kept in {unfinished}; run the same command again to go on from there"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probekit.metrics.bootstrap import bootstrap_draws, interval
 from probekit.metrics.classification import classification_metrics
+from probekit.metrics.paired import PairedDifference, differences_from, holm, paired_difference
 from probekit.metrics.regression import regression_metrics
 from probekit.metrics.score import SCORES, Score
 
@@ -11,10 +12,14 @@ __all__ = [
     "CLASSIFICATION_METRICS",
     "REGRESSION_METRICS",
     "SCORES",
+    "PairedDifference",
     "Score",
     "bootstrap_draws",
     "classification_metrics",
+    "differences_from",
+    "holm",
     "interval",
+    "paired_difference",
     "regression_metrics",
 ]
 

@@ -46,8 +46,8 @@ def bootstrap_draws(
 def interval(draws: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the draws (any shape); undefined draws are left out, (NaN, NaN) if none is defined.
 
-    >>> interval(np.arange(101.0), confidence=0.9)
-    (5.0, 95.0)
+    >>> interval(np.arange(101.0), confidence=0.5)
+    (25.0, 75.0)
     """
     defined = draws[~np.isnan(draws)]
     if len(defined) == 0:

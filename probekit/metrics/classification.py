@@ -29,15 +29,16 @@ def classification_metrics(
         "accuracy": float(np.mean(truth == predicted)),
         "balanced_accuracy": float(recall_score(truth, predicted, labels=present, average="macro", zero_division=0.0)),
         "macro_f1": float(f1_score(truth, predicted, average="macro", zero_division=0.0)),
-        "mcc": float(matthews_corrcoef(truth, predicted)),
+        # (scikit-learn warns where both sides are one and the same class.)
+        "mcc": float(matthews_corrcoef(truth, predicted)) if len(np.union1d(present, predicted)) > 1 else 0.0,
         "log_loss": np.nan if probability is None else _log_loss(truth, probability),
         "auroc": np.nan if probability is None else _auroc(truth, probability),
     }
 
 
 def _log_loss(truth: NDArray[np.int64], probability: NDArray[np.floating]) -> float:
-    never_seen = ~probability.any(axis=0)
-    if never_seen[truth].any():
+    seen = np.asarray(probability.any(axis=0))
+    if not seen[truth].all():
         return np.nan
     p = probability[np.arange(len(truth)), truth].astype(np.float64)
     smallest = np.finfo(probability.dtype).eps  # a probability rounded to 0 costs what scikit-learn lets it cost
@@ -46,7 +47,7 @@ def _log_loss(truth: NDArray[np.int64], probability: NDArray[np.floating]) -> fl
 
 def _auroc(truth: NDArray[np.int64], probability: NDArray[np.floating]) -> float:
     n_classes = probability.shape[1]
-    columns = [1] if n_classes == 2 else range(n_classes)
+    columns = [1] if n_classes == 2 else list(range(n_classes))
     areas = [_one_area(truth == c, probability[:, c]) for c in columns]
     defined = [area for area in areas if not np.isnan(area)]
     return float(np.mean(defined)) if defined else np.nan

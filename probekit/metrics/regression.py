@@ -19,7 +19,8 @@ def regression_metrics(truth: NDArray[np.float64], predicted: NDArray[np.float64
     - ``pearson``, ``spearman``: correlations of values and of ranks (ties share their mean rank).
     """
     error = predicted - truth
-    total = float(np.sum((truth - truth.mean()) ** 2))
+    # Rounding gives even equal values a spread about their mean.
+    total = float(np.sum((truth - truth.mean()) ** 2)) if truth.min() < truth.max() else 0.0
     return {
         "r2": 1.0 - float(np.sum(error**2)) / total if total > 0 else np.nan,
         "rmse": float(np.sqrt(np.mean(error**2))),

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from probekit.splits.order import shuffled
 
 
-def take_rows(codes: NDArray[np.int64], names: Sequence[Any], *, fraction: float, seed: int) -> NDArray[np.bool_]:
+def take_rows(
+    codes: NDArray[np.int64], names: Sequence[Any], *, fraction: float, seed: int, leave: int = 1
+) -> NDArray[np.bool_]:
     """Choose about ``fraction`` of the rows, with every class in proportion.
 
     ``codes``: (n,) class of each row; all equal for no stratification. ``names``: (n,) row names that fix the draw.
-    Returns (n,) bool, true where chosen. From each class of two rows or more, at least one is chosen and one is left;
-    a lone row is left. What rounding leaves over goes to the classes with the largest remainders.
+    Returns (n,) bool, true where chosen. From each class of two rows or more, at least one is chosen and ``leave`` are
+    left (one, if there are no more than ``leave``); a lone row is left. What rounding leaves over goes to the classes
+    with the largest remainders.
     """
     counts = np.bincount(codes)
     exact = counts * fraction
@@ -24,12 +27,13 @@ def take_rows(codes: NDArray[np.int64], names: Sequence[Any], *, fraction: float
     left_over = round(float(exact.sum())) - int(quota.sum())
     # Stable sort: equal remainders are settled by class order, never by chance.
     quota[np.argsort(quota - exact, kind="stable")[: max(left_over, 0)]] += 1
-    quota = np.where(counts >= 2, np.clip(quota, 1, counts - 1), 0)
+    quota = np.where(counts >= 2, np.clip(quota, 1, np.maximum(counts - leave, 1)), 0)
 
     order = shuffled(names, seed=seed)
+    by_class = order[np.argsort(codes[order], kind="stable")]
+    place_in_class = np.arange(len(codes)) - np.repeat(np.cumsum(counts) - counts, counts)
     chosen = np.zeros(len(codes), dtype=np.bool_)
-    for code, wanted in enumerate(quota):
-        chosen[order[codes[order] == code][:wanted]] = True
+    chosen[by_class[place_in_class < np.repeat(quota, counts)]] = True
     return chosen
 
 
@@ -45,23 +49,26 @@ def take_groups(
     looks at the largest groups first would put the same ones into the test part for every seed.
     """
     names, group_of = np.unique(groups, return_inverse=True)
-    counts = np.zeros((len(names), int(codes.max()) + 1))
-    np.add.at(counts, (group_of, codes), 1.0)
-    wanted = counts.sum(axis=0) * fraction
+    n_classes = int(codes.max()) + 1
+    # The rows of each class in each group, without the zeros: thousands of classes and groups would fill the memory.
+    pairs, counts = np.unique(group_of * n_classes + codes, return_counts=True)
+    starts = np.searchsorted(pairs, np.arange(len(names) + 1) * n_classes)
+    missing = np.bincount(codes, minlength=n_classes) * fraction
+
+    def gain(group: int) -> float:
+        """How much nearer, in squared rows over the classes, ``group`` would bring the counts to the wanted ones."""
+        own = slice(starts[group], starts[group + 1])
+        return float((counts[own] * (2 * missing[pairs[own] % n_classes] - counts[own])).sum())
 
     taken: list[int] = []
-    so_far = np.zeros_like(wanted)
     order = shuffled(names, seed=seed)
     for group in order:
         if len(taken) == len(names) - leave:
             break
-        if _distance(so_far + counts[group], wanted) < _distance(so_far, wanted):
+        if gain(group) > 0:
             taken.append(int(group))
-            so_far += counts[group]
+            own = slice(starts[group], starts[group + 1])
+            missing[pairs[own] % n_classes] -= counts[own]
     if not taken:  # every group is more than twice what is wanted: the nearest one
-        taken = [int(min(order, key=lambda group: _distance(counts[group], wanted)))]
+        taken = [int(max(order, key=gain))]
     return np.isin(group_of, taken)
-
-
-def _distance(have: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
-    return float(((have - wanted) ** 2).sum())

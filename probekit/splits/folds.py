@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ def inner_folds(
     """(fit, held out) positions within the n training rows; at most ``n_folds`` folds, at least 2.
 
     ``y``: (n,) labels. ``stratify``: keep classes in proportion. ``groups``: (n,); a group is never on both sides. The
-    splitters are scikit-learn's: (Stratified)(Group)KFold, shuffled by ``seed``. Fewer folds where the smallest class
-    or the number of groups is smaller; a class with a single row is never held out (unless its group is).
+    splitters are scikit-learn's: (Stratified)(Group)KFold, shuffled by ``seed``. Fewer folds where the largest class or
+    the number of groups is smaller; a rare class is held out in as many folds as it has rows, and one with a single row
+    never (unless its group is), so that without groups every class is in every fitted part.
     """
     n = len(y)
     if groups is not None:
@@ -33,23 +36,28 @@ def inner_folds(
     several = np.flatnonzero(counts[code] >= 2)
     if len(several) < 2:
         return inner_folds(y, stratify=False, groups=None, seed=seed, n_folds=n_folds)
-    k = max(2, min(n_folds, int(counts[counts >= 2].min())))
-    held_out = [
-        several[held] for _, held in StratifiedKFold(k, shuffle=True, random_state=seed).split(several, code[several])
-    ]
+    folds = StratifiedKFold(min(n_folds, int(counts.max())), shuffle=True, random_state=seed)
+    with _rare_classes():
+        held_out = [several[held] for _, held in folds.split(several, code[several])]
     return [(np.setdiff1d(np.arange(n), held), held) for held in held_out]
+
+
+@contextmanager
+def _rare_classes() -> Iterator[None]:
+    """scikit-learn's warning that the rarest class is not in every fold: known, and said above."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        yield
 
 
 def _grouped(y: NDArray[Any], groups: NDArray[Any], *, stratify: bool, seed: int, n_folds: int) -> list[Fold]:
     n_groups = len(np.unique(groups))
     k = min(n_folds, n_groups)
-    if stratify:
-        smallest = int(np.unique(y, return_counts=True)[1].min())
-        k = max(2, min(k, smallest))
-        with warnings.catch_warnings():
-            # "The least populated class has only 1 member": known, and nothing better can be done with whole groups.
-            warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-            folds = list(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(y, y, groups))
+    largest = int(np.unique(y, return_counts=True)[1].max())
+    if stratify and largest >= 2:
+        splitter = StratifiedGroupKFold(min(k, largest), shuffle=True, random_state=seed)
+        with _rare_classes():
+            folds = list(splitter.split(y, y, groups))
         # With few groups, balancing the classes can leave a fold without any group.
         if all(len(held) and len(fit) and len(np.unique(y[fit])) >= 2 for fit, held in folds):
             return [(fit, held) for fit, held in folds]

@@ -20,5 +20,5 @@ def shuffled(names: Iterable[object], *, seed: int) -> NDArray[np.int64]:
     True
     """
     key = f"probekit split {seed}".encode()
-    hashes = [blake2b(str(name).encode(), key=key, digest_size=16).digest() for name in names]
+    hashes = [blake2b(str(name).encode("utf-8", "surrogatepass"), key=key, digest_size=16).digest() for name in names]
     return np.array(sorted(range(len(hashes)), key=lambda i: (hashes[i], i)), dtype=np.int64)

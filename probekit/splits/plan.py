@@ -13,7 +13,7 @@ from probekit.errors import InputError, SpecError
 from probekit.splits.carve import take_groups, take_rows
 from probekit.splits.official import read_parts
 from probekit.splits.order import shuffled
-from probekit.splits.target import Target
+from probekit.splits.target import Target, is_missing
 
 DEFAULT_FRACTION = 0.2
 
@@ -71,12 +71,14 @@ def make_splits(
     they and the seed fix the draw. ``texts``: (n,) for counting duplicates.
 
     Raises ``SpecError`` for a fraction outside 0..0.5 or no seed; ``InputError`` for a class or a number of groups
-    that is too small to divide, and for a split column with unknown values.
+    that is too small to divide, for a row without a group, for a split column with unknown values, and for columns of
+    another length or repeated ids.
     """
     if not 0.0 < fraction <= 0.5:
         raise SpecError(f"--split {fraction}", "a fraction above 0 and at most 0.5, or the name of a column")
     if len(seeds) == 0 or len(set(seeds)) != len(seeds):
         raise SpecError("--seeds", "at least one seed, none twice", str(list(seeds)))
+    _check_columns(len(target), ids=ids, texts=texts, groups=groups, split=split)
     rows = _Rows(target, ids, texts, groups, split, _parts(split, n=len(target)))
     _check(rows)
     return [_one_split(rows, fraction=fraction, seed=seed) for seed in seeds]
@@ -109,9 +111,10 @@ def _one_split(rows: _Rows, *, fraction: float, seed: int) -> Split:
     parts = dict(rows.parts)
     carved = [part for part in ("test", "val") if len(parts[part]) == 0]
     for done, part in enumerate(carved, start=1):
-        keep_groups = MIN_TRAIN_GROUPS + len(carved) - done
-        chosen = _carve(rows, parts["train"], fraction=fraction, seed=seed, keep_groups=keep_groups)
+        to_carve = len(carved) - done
+        chosen = _carve(rows, parts["train"], fraction=fraction, seed=seed, to_carve=to_carve)
         parts[part], parts["train"] = parts["train"][chosen], parts["train"][~chosen]
+    _check_train(rows, parts["train"])
     parts = {part: at[shuffled([rows.ids[i] for i in at], seed=seed)] for part, at in parts.items()}
     n_crossing = _count_crossing(rows, parts)
     n_duplicate = _count_duplicates(rows, parts)
@@ -127,10 +130,44 @@ def _one_split(rows: _Rows, *, fraction: float, seed: int) -> Split:
     )
 
 
-def _carve(rows: _Rows, at: NDArray[np.int64], *, fraction: float, seed: int, keep_groups: int) -> NDArray[np.bool_]:
+def _carve(rows: _Rows, at: NDArray[np.int64], *, fraction: float, seed: int, to_carve: int) -> NDArray[np.bool_]:
+    """Which of the rows ``at`` to take, leaving enough for training and ``to_carve`` more parts."""
     if rows.groups is not None:
-        return take_groups(rows.strata[at], rows.groups.values[at], fraction=fraction, seed=seed, leave=keep_groups)
-    return take_rows(rows.strata[at], [rows.ids[i] for i in at], fraction=fraction, seed=seed)
+        leave = MIN_TRAIN_GROUPS + to_carve
+        return take_groups(rows.strata[at], rows.groups.values[at], fraction=fraction, seed=seed, leave=leave)
+    leave = MIN_TRAIN_ROWS + to_carve
+    return take_rows(rows.strata[at], [rows.ids[i] for i in at], fraction=fraction, seed=seed, leave=leave)
+
+
+def _check_columns(
+    n: int,
+    *,
+    ids: Sequence[Any] | NDArray[Any],
+    texts: Sequence[str] | None,
+    groups: Column | None,
+    split: Column | None,
+) -> None:
+    lengths = {"ids": len(ids)}
+    if texts is not None:
+        lengths["texts"] = len(texts)
+    if groups is not None:
+        lengths[f"group column {groups.name!r}"] = len(groups.values)
+    if split is not None:
+        lengths[f"split column {split.name!r}"] = len(split.values)
+    for name, length in lengths.items():
+        if length != n:
+            raise InputError(name, f"one value for each of the {n} rows", str(length))
+    if len({str(name) for name in ids}) != n:
+        raise InputError("ids", "row names must be unique, for they fix which row goes where")
+    if groups is not None:
+        missing = np.flatnonzero(is_missing(np.asarray(groups.values)))
+        if len(missing):
+            more = f" (and {len(missing) - 1} more rows)" if len(missing) > 1 else ""
+            raise InputError(
+                f"row {ids[missing[0]]!s}, group column {groups.name!r}",
+                f"every row must have a group{more}",
+                repr(groups.values[missing[0]]),
+            )
 
 
 def _check(rows: _Rows) -> None:
@@ -142,10 +179,6 @@ def _check(rows: _Rows) -> None:
     if len(train) < least:
         raise InputError(f"column {target.name!r}", f"at least {least} rows{where}", str(len(train)))
     if rows.groups is not None:
-        if len(rows.groups.values) != len(target):
-            raise InputError(
-                f"group column {rows.groups.name!r}", f"{len(target)} values", str(len(rows.groups.values))
-            )
         n_groups, least = len(np.unique(rows.groups.values[train])), MIN_TRAIN_GROUPS + n_parts - 1
         if n_groups < least:
             raise InputError(f"group column {rows.groups.name!r}", f"at least {least} groups{where}", str(n_groups))
@@ -158,6 +191,16 @@ def _check(rows: _Rows) -> None:
         rare = [f"{target.classes[c]!s} ({counts[c]})" for c in np.flatnonzero(counts < least)]
         shown = ", ".join(rare[:5]) + (", …" if len(rare) > 5 else "")
         raise InputError(f"column {target.name!r}", f"at least {least} rows of each class, to split it", shown)
+
+
+def _check_train(rows: _Rows, train: NDArray[np.int64]) -> None:
+    """Whole groups may have taken a class along."""
+    if rows.target.is_classes and len(np.unique(rows.target.codes[train])) < 2:
+        raise InputError(
+            f"column {rows.target.name!r}",
+            "at least two classes in the training part; each class must be in several groups",
+            f"only {rows.target.classes[rows.target.codes[train[0]]]!s} left after splitting",
+        )
 
 
 def _count_crossing(rows: _Rows, parts: dict[str, NDArray[np.int64]]) -> int:

@@ -22,6 +22,10 @@ ROWS_PER_CODE = 10
 """Whole numbers 0..k-1 without a gap are class codes for any k, if there are this many rows per code."""
 
 
+LARGEST_WHOLE = 2.0**53
+"""Beyond it not every whole number is a float64."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What kind of label it is, and how that was found out (``how``, one phrase for the reader)."""
@@ -82,6 +86,8 @@ def guess_task(y: ArrayLike, name: str = "target") -> Task:
         return Task("regression", "guessed from decimal numbers")
     if values.dtype.kind not in "iu":
         raise InputError(f"column {name!r}", "labels are text, true/false or numbers", _type_of(values))
+    if len(values) == 0:
+        raise InputError(f"column {name!r}", "at least one row")
     distinct = np.unique(values)
     few = len(distinct) <= FEW_CLASSES and len(values) >= 2 * len(distinct)
     coded = distinct[0] == 0 and distinct[-1] == len(distinct) - 1 and len(values) >= ROWS_PER_CODE * len(distinct)
@@ -102,7 +108,7 @@ def read_target(values: ArrayLike, name: str, *, ids: Sequence[Any] | NDArray[An
         raise InputError(f"column {name!r}", f"one label for each of the {len(ids)} rows", f"shape {y.shape}")
     if len(y) == 0:
         raise InputError(f"column {name!r}", "at least one row")
-    missing = np.flatnonzero(_is_missing(y))
+    missing = np.flatnonzero(is_missing(y))
     if len(missing):
         more = f" (and {len(missing) - 1} more rows)" if len(missing) > 1 else ""
         raise InputError(
@@ -130,7 +136,7 @@ def _numbers(y: NDArray[Any], name: str, task: Task) -> Target:
 def _classes(y: NDArray[Any], name: str, task: Task) -> Target:
     labels = y
     if y.dtype.kind == "f":
-        if not np.array_equal(y, np.round(y)):
+        if not np.array_equal(y, np.round(y)) or np.abs(y).max() > LARGEST_WHOLE:
             raise InputError(f"column {name!r}", "--task classification needs text or whole numbers", "decimal numbers")
         labels = y.astype(np.int64)
     elif y.dtype.kind == "O":
@@ -141,7 +147,8 @@ def _classes(y: NDArray[Any], name: str, task: Task) -> Target:
     return Target(name, task, labels, classes, codes.astype(np.int64))
 
 
-def _is_missing(y: NDArray[Any]) -> NDArray[np.bool_]:
+def is_missing(y: NDArray[Any]) -> NDArray[np.bool_]:
+    """(n,) true for NaN, None and empty text."""
     if y.dtype.kind == "f":
         return np.asarray(np.isnan(y), dtype=np.bool_)
     if y.dtype.kind == "U":

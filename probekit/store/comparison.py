@@ -29,7 +29,11 @@ def compare_layouts(structure: Structure, layout: CacheLayout) -> None:
     """
     plans = names.state_plans(layout)
     blocks = structure.blocks
-    same = all(p.name in blocks and (blocks[p.name].shape, blocks[p.name].dtype) == (p.shape, p.dtype) for p in plans)
+    same = all(
+        p.name in blocks
+        and (blocks[p.name].shape, blocks[p.name].dtype, blocks[p.name].attrs) == (p.shape, p.dtype, p.attrs)
+        for p in plans
+    )
     same = same and np.array_equal(structure.read(names.WINDOWS), np.array(layout.windows))
     if not same or not np.array_equal(structure.read(names.N_TOKENS), layout.n_tokens):
         raise StaleCacheError(
@@ -47,7 +51,7 @@ def first_difference(there: Json, here: Json) -> tuple[str, str, str]:
     """
     for key in [*here, *(key for key in there if key not in here)]:
         old, new = there.get(key), here.get(key)
-        if isinstance(old, dict) and isinstance(new, dict) and old != new:
+        if isinstance(old, dict) and isinstance(new, dict) and _plain(old) != _plain(new):
             field, was, now = first_difference(old, new)
             return f"{key}.{field}", was, now
         if key not in there or key not in here or _plain(old) != _plain(new):

@@ -36,6 +36,7 @@ def create_partial(
     n_bytes = names.estimated_bytes(layout, examples, store_text=store_text)
     building = partial.with_name(partial.name + ".creating")
     with disk_errors(partial, _ADVICE):
+        building.unlink(missing_ok=True)  # left by a kill: its space counts as taken
         check_free(partial, n_bytes)
         try:
             # h5py must never meet a full disk (it crashes there), so the file system is asked for the room first.
@@ -133,6 +134,12 @@ def _string_datasets(examples: Examples, *, store_text: bool) -> dict[str, NDArr
     if store_text:
         datasets[names.TEXTS] = _checked_texts(examples.texts, examples, examples.text_column)
     for column, values in examples.columns.items():
+        if not _is_unicode(column):
+            raise InputError(examples.source, "column names must be Unicode text", repr(column)[:60])
+        if values.dtype.kind not in "OUiufb":
+            raise InputError(
+                f"{examples.source}, column {column!r}", "must hold numbers, true/false or text", str(values.dtype)
+            )
         if values.dtype.kind in "OU":
             datasets[names.column_name(column)] = _checked_texts(values, examples, column)
     return datasets

@@ -33,9 +33,16 @@ TOKEN_IDS = "/tokens/ids"
 TOKEN_SPECIAL = "/tokens/special"
 TOKEN_WORD = "/tokens/word"
 
+OWN_COLUMNS = {"id": EXAMPLE_IDS, "n_tokens": N_TOKENS, "truncated": TRUNCATED}
+"""What every cache knows of its rows besides the input's columns."""
+
 _RESERVED_COLUMNS = ("id", "text", "n_tokens", "truncated")
 _BYTES_PER_OBJECT = 16384
 """Room for a dataset's header, its checksum and its alignment in the size estimate."""
+
+_LONG_TEXT = 4000
+_BYTES_PER_LONG_TEXT = 512
+"""HDF5 gives a text of about 4 kB or more a heap of its own, which wastes up to this much (measured)."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,8 @@ def estimated_bytes(layout: CacheLayout, examples: Examples, *, store_text: bool
     if store_text:
         texts.append(np.asarray(examples.texts, dtype=object))
     # A string takes a 16-byte reference, a 16-byte heap header and its bytes rounded up to 8.
-    total += sum(48 + len(str(text).encode("utf-8", "surrogatepass")) for values in texts for text in values)
+    lengths = (len(str(text).encode("utf-8", "surrogatepass")) for values in texts for text in values)
+    total += sum(48 + length + (_BYTES_PER_LONG_TEXT if length > _LONG_TEXT else 0) for length in lengths)
     return total + 8 * n * sum(values.dtype.kind not in "OU" for values in examples.columns.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -80,7 +80,8 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
             "this cache is unfinished; run the command that makes it again, and it goes on from there",
             f"{np.count_nonzero(done)} of {len(done)} windows written",
         )
-    return Cache(file, structure)
+    # Arrays are mapped later, maybe from another working folder.
+    return Cache(file, replace(structure, path=Path(os.path.abspath(found))))
 
 
 class Cache:
@@ -205,12 +206,19 @@ class Cache:
         return frozen(self._read(names.TRUNCATED))
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of the input, (n_examples,). Raises SpecError with the near name if there is none."""
-        if name not in self.columns:
-            near = difflib.get_close_matches(name, self.columns, n=1)
+        """A column of the input, (n_examples,); also "id", "n_tokens" and "truncated" unless the input has its own.
+
+        Raises SpecError with the near name if there is none.
+        """
+        if name in self.columns:
+            stored = names.column_name(name)
+        elif name in names.OWN_COLUMNS:
+            stored = names.OWN_COLUMNS[name]
+        else:
+            known = tuple(dict.fromkeys((*self.columns, *names.OWN_COLUMNS)))
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SpecError(f"column {name!r}", f"this cache has {', '.join(self.columns) or 'no columns'}{hint}")
-        stored = names.column_name(name)
+            raise SpecError(f"column {name!r}", f"this cache has {', '.join(known)}{hint}")
         return self._strings(stored) if self._structure.blocks[stored].is_text else self._read(stored)
 
     def layer(self, k: int, pooling: str | None = None) -> NDArray[Any]:
@@ -271,8 +279,8 @@ class Cache:
         """Offsets hold for the very file that was opened, not for one that took its name since."""
         if not self._file:
             raise CacheError(str(self.path), "this cache is closed")
-        if _identity(self.path) != self._identity:
-            raise CacheError(str(self.path), "the file was replaced since it was opened; open it again")
+        if not self.path.exists() or _identity(self.path) != self._identity:
+            raise CacheError(str(self.path), "the file was replaced or removed since it was opened; open it again")
 
 
 def layer_range(layers: tuple[int, ...]) -> str:

@@ -19,13 +19,38 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.errors import CacheError
+from probekit.errors import CacheError, SpecError
 from probekit.spec import Json
 from probekit.store import layout as names
 from probekit.store.fingerprint import fingerprint
 
 _MAX_DEPTH = 5
 _NUMBERS = "iufb"
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    MemoryError,
+    SpecError,  # a spec with NaN or 1e999 in it has no fingerprint
+)
+_KINDS = {
+    names.EXAMPLE_IDS: "O",
+    names.TEXTS: "O",
+    names.N_TOKENS: "i",
+    names.TRUNCATED: "b",
+    names.TOKEN_OFFSETS: "i",
+    names.TOKEN_IDS: "i",
+    names.TOKEN_SPECIAL: "b",
+    names.TOKEN_WORD: "i",
+    names.WINDOWS: "i",
+    names.DONE: "u",
+    names.SEALED: "u",
+}
+"""What kind of NumPy type each of probekit's own datasets has."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +122,7 @@ def damage_errors(path: Path) -> Iterator[None]:
     """Turn what h5py raises on a damaged file into a CacheError."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError) as error:
+    except _DAMAGE as error:
         reason = " ".join(str(error).split())[:160]
         raise CacheError(str(path), "the file is damaged or not a probekit cache", reason) from error
 
@@ -116,12 +141,21 @@ def open_checked(path: Path) -> tuple[h5py.File, Structure]:
             pass  # no permission is another message than no HDF5
         if not h5py.is_hdf5(path):
             raise CacheError(str(path), "is not a probekit cache (not an HDF5 file)")
-        file = h5py.File(path, "r", locking=False)
+        file = _open_file(path)
         try:
             return file, _structure(path, file)
         except BaseException:
             file.close()
             raise
+
+
+def _open_file(path: Path) -> h5py.File:
+    """Opened as plain ``h5py.File(path)`` does, for HDF5 lets one process open a file only one way at a time."""
+    try:
+        return h5py.File(path, "r")
+    except OSError:
+        # Some network file systems know no locks; nobody writes to a cache through HDF5, so none are needed.
+        return h5py.File(path, "r", locking=False)
 
 
 def inspect_file(path: Path) -> Structure:
@@ -251,6 +285,7 @@ def _check_shapes(structure: Structure) -> None:
         names.N_TOKENS: (n,),
         names.TRUNCATED: (n,),
         names.SEALED: (1,),
+        names.DONE: blocks[names.DONE].shape[:1],
         names.WINDOWS: (blocks[names.DONE].shape[0], 2),
     }
     if names.TEXTS in blocks:
@@ -269,6 +304,9 @@ def _check_shapes(structure: Structure) -> None:
             )
     for name in states:
         if blocks[name].dtype != names.STORAGE_DTYPES.get(blocks[name].attrs.get("dtype", "")):
+            raise CacheError(str(structure.path), f"is damaged: {name} has no valid dtype", str(blocks[name].dtype))
+    for name, kind in _KINDS.items():
+        if name in blocks and blocks[name].dtype.kind != kind:
             raise CacheError(str(structure.path), f"is damaged: {name} has no valid dtype", str(blocks[name].dtype))
     for name in blocks:
         if not name.startswith(("/progress/", "/checksums/")) and blocks[names.checksum_name(name)].shape != (32,):

@@ -59,11 +59,12 @@ def open_writer(
         raise CacheError(str(path), f"must be the final name, without {PARTIAL_SUFFIX}")
     if not final.parent.is_dir():
         raise CacheError(str(path), "the folder does not exist", str(final.parent))
-    if final.exists() and (final.is_dir() or not overwrite):
-        _refuse_existing(final, spec)
     partial = partial_path(final)
+    _check_final(final, spec, overwrite=overwrite)
     lock = _locked(partial)
     try:
+        # Again, for another process may have finished it while this one waited for the lock.
+        _check_final(final, spec, overwrite=overwrite)
         structure = None
         if partial.exists():
             structure = _resumable(partial, spec, layout, overwrite=overwrite)
@@ -73,7 +74,13 @@ def open_writer(
             )
             structure = inspect_file(partial)
         return CacheWriter(
-            final, structure, layout=layout, ids=examples.ids, lock=lock, allow_nonfinite=allow_nonfinite
+            final,
+            structure,
+            layout=layout,
+            ids=examples.ids,
+            lock=lock,
+            overwrite=overwrite,
+            allow_nonfinite=allow_nonfinite,
         )
     except BaseException:
         _release(lock)
@@ -91,6 +98,7 @@ class CacheWriter:
         layout: CacheLayout,
         ids: NDArray[np.object_],
         lock: FileLock,
+        overwrite: bool,
         allow_nonfinite: bool,
     ) -> None:
         self.path = path
@@ -98,6 +106,7 @@ class CacheWriter:
         self._layout = layout
         self._ids = ids
         self._lock = lock
+        self._overwrite = overwrite
         self._allow_nonfinite = allow_nonfinite
         self._done = structure.done()
         self._token_offsets = np.zeros(len(layout.n_tokens) + 1, dtype=np.int64)
@@ -121,8 +130,9 @@ class CacheWriter:
         """Write one window, wait until it is on the disk, then mark it done. Safe to repeat.
 
         Raises NonFiniteError for a value that can't be stored (the window then stays pending), DiskError if the disk
-        fails, SpecError if the states do not fit the layout.
+        fails, SpecError if the states do not fit the layout, CacheError after ``close()``.
         """
+        self._check_open()
         if not 0 <= states.index < len(self._layout.windows):
             raise SpecError("window", f"this cache has windows 0..{len(self._layout.windows) - 1}", str(states.index))
         start, stop = self._layout.windows[states.index]
@@ -148,8 +158,10 @@ class CacheWriter:
     def seal(self) -> None:
         """Write the checksums, mark the file sealed and rename it to its final name; closes the writer.
 
-        Raises CacheError while windows are pending, DiskError if the disk fails.
+        Raises CacheError while windows are pending, after ``close()``, or if meanwhile something else came to lie under
+        the final name (it is kept, and so is the work); DiskError if the disk fails.
         """
+        self._check_open()
         pending = len(self.pending())
         if pending:
             raise CacheError(
@@ -162,6 +174,7 @@ class CacheWriter:
             sync_data(self._fd)
             write_at(self._fd, memoryview(b"\1"), structure.blocks[names.SEALED].offset)
             os.fsync(self._fd)
+            self._check_name_is_free()
             os.replace(structure.path, self.path)
             sync_folder(self.path.parent)
         self.close()
@@ -172,6 +185,20 @@ class CacheWriter:
             os.close(self._fd)
             self._fd = -1
             _release(self._lock)
+
+    def _check_open(self) -> None:
+        if self._fd < 0:
+            raise CacheError(str(self.path), "this writer is closed")
+
+    def _check_name_is_free(self) -> None:
+        if self._overwrite or not self.path.exists():
+            return
+        # Where locks do not work, another process may have finished the very same cache: then nothing is lost.
+        if _fingerprint_of(self.path) != self._structure.fingerprint:
+            raise CacheError(
+                str(self.path),
+                "something was put here while the cache was made; move it away or use --overwrite, and run again",
+            )
 
     def _write_states(self, name: str, values: NDArray[np.float32], *, first_row: int, where: str) -> None:
         block = self._structure.blocks[name]
@@ -220,10 +247,14 @@ def _raw(values: NDArray[Any]) -> memoryview:
     return values.view(np.uint8).data if values.size else memoryview(b"")
 
 
-def _refuse_existing(final: Path, spec: Json) -> None:
-    """Raise the error that says why ``final`` is in the way."""
-    if final.is_dir():
-        raise CacheError(str(final), "must be a file, but is a folder")
+def _check_final(final: Path, spec: Json, *, overwrite: bool) -> None:
+    """Raise the error that says why ``final`` is in the way, if it is."""
+    if not final.exists():
+        return
+    if not final.is_file():
+        raise CacheError(str(final), "must be a file", "a folder" if final.is_dir() else "a device")
+    if overwrite:
+        return
     try:
         structure = inspect_file(final)
     except CacheError as error:
@@ -232,6 +263,14 @@ def _refuse_existing(final: Path, spec: Json) -> None:
         ) from error
     compare_specs(structure, spec, kind="finished")
     raise CacheError(str(final), "this cache is finished already; open it, or use --overwrite")
+
+
+def _fingerprint_of(path: Path) -> str | None:
+    try:
+        structure = inspect_file(path)
+    except CacheError:
+        return None
+    return structure.fingerprint if structure.sealed() else None
 
 
 def _resumable(partial: Path, spec: Json, layout: CacheLayout, *, overwrite: bool) -> Structure | None:

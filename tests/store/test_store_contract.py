@@ -15,10 +15,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.store.store_cases import SPEC, make_examples, make_layout, make_states, whole_pooled, whole_tokens, write_all
 
 from probekit.errors import CacheError, InputError, NonFiniteError, SpecError, StaleCacheError
 from probekit.store import describe, open_cache, open_writer, stored_spec, verify
+from probekit.store import writer as writer_module
+from tests.store.store_cases import SPEC, make_examples, make_layout, make_states, whole_pooled, whole_tokens, write_all
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -125,10 +126,37 @@ def test_layer_numbers(tmp_path):
                 cache.layer(wrong)
         with pytest.raises(SpecError, match=r"pooling: this cache has mean; got last"):
             cache.layer(0, "last")
-        with pytest.raises(SpecError, match=r"label, km/h, text, ok; did you mean 'label'"):
+        with pytest.raises(SpecError, match=r"km/h, text, ok, id, n_tokens, truncated; did you mean 'label'"):
             cache.column("lable")
         with pytest.raises(SpecError, match="--tokens"):
             cache.tokens(0)
+
+
+def test_every_cache_has_the_ids_and_counts_as_columns(tmp_path):
+    layout = make_layout(7)
+    write_all(tmp_path / "c.h5", layout)
+    with open_cache(tmp_path / "c.h5") as cache:
+        assert list(cache.column("id")) == [f"id{i}" for i in range(7)]
+        np.testing.assert_array_equal(cache.column("n_tokens"), layout.n_tokens)
+        np.testing.assert_array_equal(cache.column("truncated"), layout.truncated)
+        assert "id" not in cache.columns
+
+
+def test_the_input_s_own_column_comes_first(tmp_path):
+    layout, examples = make_layout(3), make_examples(3)
+    examples.columns["n_tokens"] = np.array([7, 8, 9])
+    examples.columns["id "] = examples.columns["."] = examples.columns[""] = examples.columns["%"] = np.arange(3.0)
+    examples.columns["big"] = np.array([-(2**63), 2**63 - 1, 2**53 + 1])
+    with begin(tmp_path / "c.h5", layout, examples=examples) as writer:
+        writer.write_window(make_states(layout, 0))
+        writer.seal()
+    with open_cache(tmp_path / "c.h5") as cache:
+        for name, values in examples.columns.items():
+            np.testing.assert_array_equal(cache.column(name), values)
+        np.testing.assert_array_equal(cache.n_tokens, layout.n_tokens)
+        with pytest.raises(SpecError) as caught:
+            cache.column("nn")
+        assert str(caught.value).count("n_tokens") == 1
 
 
 def test_with_two_poolings_one_must_be_named(tmp_path):
@@ -159,6 +187,46 @@ def test_a_replaced_file_is_not_read_with_old_offsets(tmp_path):
         write_all(path, make_layout(9), overwrite=True, spec=SPEC | {"max_length": 8})
         with pytest.raises(CacheError, match="replaced"):
             cache.layer(0, "mean")
+
+
+def test_a_removed_file_says_so(tmp_path):
+    path = tmp_path / "c.h5"
+    write_all(path, make_layout(5))
+    with open_cache(path) as cache:
+        path.unlink()
+        with pytest.raises(CacheError, match="replaced or removed"):
+            cache.layer(0, "mean")
+
+
+def test_a_relative_path_outlives_a_change_of_folder(tmp_path, monkeypatch):
+    write_all(tmp_path / "c.h5", make_layout(5))
+    monkeypatch.chdir(tmp_path)
+    with open_cache("c.h5") as cache:
+        monkeypatch.chdir("/")
+        assert cache.layer(0, "mean").shape == (5, 5)
+        with pickle.loads(pickle.dumps(cache)) as again:
+            assert again.n_examples == 5
+
+
+def test_plain_h5py_may_have_the_file_open_too(tmp_path):
+    path = tmp_path / "c.h5"
+    write_all(path, make_layout(5))
+    with open_cache(path) as cache, h5py.File(path) as file:
+        np.testing.assert_array_equal(file["pooled/mean/000"], cache.layer(0, "mean"))
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    path = tmp_path / "c.h5"
+    opened = h5py.File
+
+    def without_locks(*args, locking=None, **options):
+        if locking is not False:
+            raise OSError("unable to lock file, errno = 37")
+        return opened(*args, locking=locking, **options)
+
+    monkeypatch.setattr(h5py, "File", without_locks)
+    write_all(path, make_layout(5))
+    assert verify(path).ok
 
 
 def test_a_closed_cache_says_so(tmp_path):
@@ -290,6 +358,31 @@ def test_a_text_that_hdf5_would_cut_off_is_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_columns_that_hdf5_can_not_hold_are_refused(tmp_path):
+    for name, values, message in (
+        ("day", np.array(["2020-01-01"] * 3, dtype="M8[D]"), r"x.tsv, column 'day': must hold .*; got datetime64"),
+        ("z", np.array([1j, 2, 3]), r"column 'z'.*complex128"),
+        ("mixed", np.array(["a", 1, None], dtype=object), r"row 2, column 'mixed'.*got 1"),
+        ("\udc80", np.arange(3), "column names must be Unicode"),
+    ):
+        examples = make_examples(3)
+        examples.columns[name] = values
+        with pytest.raises(InputError, match=message):
+            begin(tmp_path / "c.h5", make_layout(3), examples=examples)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_closed_writer_says_so(tmp_path):
+    layout = make_layout(3)
+    writer = begin(tmp_path / "c.h5", layout)
+    writer.close()
+    writer.close()
+    with pytest.raises(CacheError, match="closed"):
+        writer.write_window(make_states(layout, 0))
+    with pytest.raises(CacheError, match="closed"):
+        writer.seal()
+
+
 def test_wrong_windows_are_refused(tmp_path):
     layout = make_layout(10)
     with begin(tmp_path / "c.h5", layout) as writer:
@@ -350,7 +443,7 @@ def test_a_finished_cache_stays_until_the_new_one_is_sealed(tmp_path):
     before = path.read_bytes()
     with pytest.raises(CacheError, match="finished already"):
         begin(path, layout)
-    with pytest.raises(StaleCacheError, match="max_length: the finished c.h5 was made with None, now 8"):
+    with pytest.raises(StaleCacheError, match=r"max_length: the finished c\.h5 was made with None, now 8"):
         begin(path, layout, spec=SPEC | {"max_length": 8})
     with begin(path, layout, spec=SPEC | {"max_length": 8}, overwrite=True) as writer:
         for i in writer.pending():
@@ -358,6 +451,47 @@ def test_a_finished_cache_stays_until_the_new_one_is_sealed(tmp_path):
         assert path.read_bytes() == before
         writer.seal()
     assert stored_spec(path).spec["max_length"] == 8
+    assert os.listdir(tmp_path) == ["c.h5"]
+
+
+def test_what_came_under_the_final_name_meanwhile_is_kept(tmp_path):
+    path, layout = tmp_path / "c.h5", make_layout(3)
+    with begin(path, layout) as writer:
+        writer.write_window(make_states(layout, 0))
+        path.write_text("my thesis")
+        with pytest.raises(CacheError, match="was put here while"):
+            writer.seal()
+    assert path.read_text() == "my thesis"
+    path.unlink()
+    with begin(path, layout) as writer:
+        assert writer.pending() == []
+        writer.seal()
+    assert verify(path).ok
+
+
+def test_two_writers_without_a_working_lock_make_one_cache(tmp_path):
+    """(On network file systems that say yes to every lock.)"""
+    path, layout = tmp_path / "c.h5", make_layout(3)
+    with begin(path, layout) as writer:
+        writer.write_window(make_states(layout, 0))
+        write_all(tmp_path / "other.h5", layout)
+        (tmp_path / "other.h5").rename(path)
+        writer.seal()
+    assert verify(path).ok
+
+
+def test_a_cache_finished_by_another_just_before_the_lock_is_not_overwritten(tmp_path, monkeypatch):
+    path, layout = tmp_path / "c.h5", make_layout(3)
+    locked = writer_module._locked
+
+    def after_the_other(partial):
+        monkeypatch.undo()
+        write_all(path, layout)
+        return locked(partial)
+
+    monkeypatch.setattr(writer_module, "_locked", after_the_other)
+    with pytest.raises(CacheError, match="finished already"):
+        begin(path, layout)
     assert os.listdir(tmp_path) == ["c.h5"]
 
 
@@ -377,8 +511,11 @@ def test_bad_places(tmp_path):
     layout = make_layout(4)
     with pytest.raises(CacheError, match="the folder does not exist"):
         begin(tmp_path / "no" / "c.h5", layout)
-    with pytest.raises(CacheError, match="is a folder"):
+    with pytest.raises(CacheError, match="must be a file; got a folder"):
         begin(tmp_path, layout, overwrite=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CacheError, match="must be a file; got a device"):
+        begin(tmp_path / "pipe", layout, overwrite=True)
     with pytest.raises(CacheError, match="final name"):
         begin(tmp_path / "c.h5.partial", layout)
 
@@ -404,7 +541,7 @@ def test_an_unfinished_cache_is_not_opened(tmp_path):
     with begin(path, layout) as writer:
         writer.write_window(make_states(layout, 0))
     for name in (path, f"{path}.partial"):
-        with pytest.raises(CacheError, match="unfinished.*again.*1 of 3 windows"):
+        with pytest.raises(CacheError, match=r"unfinished.*again.*1 of 3 windows"):
             open_cache(name)
     with pytest.raises(CacheError, match="unfinished"):
         verify(f"{path}.partial")

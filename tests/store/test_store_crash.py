@@ -6,14 +6,19 @@ import errno
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from probekit.errors import CacheError, DiskError
+from probekit.store import describe, open_cache, open_writer, verify
+from probekit.store import writer as writer_module
 from tests.store import store_cases
 from tests.store.store_cases import (
     SPEC,
@@ -22,43 +27,72 @@ from tests.store.store_cases import (
     make_layout,
     make_states,
     write_all,
-    write_slowly,
 )
 
-from probekit.errors import CacheError, DiskError
-from probekit.store import describe, open_cache, open_writer, verify
-from probekit.store import writer as writer_module
+DISK_USAGE = shutil.disk_usage
 
 
-def test_kill_at_any_moment_and_resume_gives_the_same_bytes(tmp_path):
+@pytest.fixture
+def write_and_kill():
+    """``(path, seconds)`` -> (exit code, seconds it ran) of a process that writes ``path``."""
+    process = subprocess.Popen(
+        [sys.executable, store_cases.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )
+
+    def run(path: Path, seconds: float) -> tuple[int, float]:
+        print(seconds, path, file=process.stdin, flush=True)
+        code, took = process.stdout.readline().split()
+        return int(code), float(took)
+
+    with process:
+        yield run
+        process.stdin.close()
+
+
+def test_kill_at_any_moment_and_resume_gives_the_same_bytes(tmp_path, write_and_kill):
     whole = tmp_path / "whole.h5"
-    write_slowly(whole)
+    code, duration = write_and_kill(whole, 60)
+    assert code == 0
     rng = random.Random(5)
     kills = rounds = 0
+    left_at = set()
     while kills < 20:
         path = tmp_path / f"killed{rounds}.h5"
+        partial = Path(f"{path}.partial")
         rounds += 1
         while not path.exists():
-            process = subprocess.Popen([sys.executable, store_cases.__file__, str(path)])
-            # The import takes the most part; wait for the work to begin, then kill anywhere in it.
-            begun = Path(f"{path}.partial.lock")
-            while process.poll() is None and not begun.exists():
-                time.sleep(0.001)
-            time.sleep(rng.uniform(0, 0.09))
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-            code = process.wait()
-            kills += code == -signal.SIGKILL
+            code, _ = write_and_kill(path, rng.uniform(0, duration))
             assert code in (0, -signal.SIGKILL)
+            kills += code == -signal.SIGKILL
             if path.exists():
                 assert describe(path).sealed  # never half-written under its final name
-            elif Path(f"{path}.partial").exists():
-                assert describe(path).n_examples == 120  # and the unfinished one is always whole enough to open
-        if Path(f"{path}.partial.lock").exists():
-            os.unlink(f"{path}.partial.lock")  # left by a kill between the rename and the clean-up
+                assert verify(path).ok
+                continue
+            assert code == -signal.SIGKILL
+            with pytest.raises(CacheError, match=r"no such cache|unfinished"):
+                open_cache(path)
+            if partial.exists():
+                # The unfinished one is always whole enough to open.
+                left_at.add(describe(path).windows_done)
         # Not only the datasets: the whole file.
         assert path.read_bytes() == whole.read_bytes()
+    # The kills did fall into the work, at many places, and the work went on from there.
+    assert len(left_at) > 5
     assert verify(whole).ok
+
+
+def test_the_space_of_a_killed_creation_is_free_again(tmp_path, monkeypatch):
+    left = tmp_path / "c.h5.partial.creating"
+    left.write_bytes(b"x" * 1000)
+    seen = []
+    monkeypatch.setattr("shutil.disk_usage", lambda path: (seen.append(left.exists()), DISK_USAGE(path))[1])
+    write_all(tmp_path / "c.h5", make_layout(10))
+    assert seen == [False]
+    assert os.listdir(tmp_path) == ["c.h5"]
 
 
 def test_windows_in_any_order_and_twice_give_the_same_file(tmp_path):
@@ -73,13 +107,19 @@ def test_a_kill_between_sealing_and_renaming_is_finished_by_the_next_run(tmp_pat
     layout = make_layout(10)
     path = tmp_path / "c.h5"
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
+    rename = os.replace
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(writer_module.os, "replace", killed)
-        write_all(path, layout)
+    def killed(source: Path, target: Path) -> None:
+        if Path(target) == path:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_all(path, layout)
     assert not path.exists()
+    assert describe(path).sealed
     with pytest.raises(CacheError, match="unfinished"):
         open_cache(path)
     write_all(path, layout)
@@ -131,8 +171,8 @@ def test_a_disk_that_fills_up_midway_leaves_a_resumable_file(tmp_path, monkeypat
 
 
 def test_a_cache_that_will_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    usage = writer_module.create_partial.__globals__["check_free"].__globals__["shutil"].disk_usage(tmp_path)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
+    usage = DISK_USAGE(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(DiskError, match=r"the cache needs .*kB of disk.*got 1.0 kB free"):
         write_all(tmp_path / "c.h5", make_layout(10))
     assert os.listdir(tmp_path) == []
@@ -166,6 +206,16 @@ def test_the_size_estimate_is_above_the_size_but_not_by_much(tmp_path):
         write_all(tmp_path / f"{token_dtype}.h5", layout)
         size = (tmp_path / f"{token_dtype}.h5").stat().st_size
         assert size <= estimated_bytes(layout, make_examples(3000), store_text=True) <= 1.2 * size
+
+
+@pytest.mark.parametrize("length", [1, 500, 2100, 3990, 4090, 5000, 20_000])
+def test_the_size_estimate_holds_for_long_texts(tmp_path, length):
+    from probekit.store.layout import estimated_bytes
+
+    examples = replace(make_examples(500), texts=[f"{i:x>{length}}" for i in range(500)])
+    layout = make_layout(500, window=500, poolings=("mean",))
+    open_writer(tmp_path / "c.h5", spec=SPEC, provenance={}, layout=layout, examples=examples).close()
+    assert (tmp_path / "c.h5.partial").stat().st_size <= estimated_bytes(layout, examples, store_text=True)
 
 
 def test_one_changed_byte_is_found_and_named(tmp_path):

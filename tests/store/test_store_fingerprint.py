@@ -42,6 +42,12 @@ def test_the_order_of_fields_does_not_matter(spec, data):
     assert fingerprint(shuffled) == fingerprint(spec) == fingerprint(json.loads(json.dumps(spec)))
 
 
+def test_a_tuple_and_a_list_are_the_same_to_json_and_not_named():
+    there = {"pool": {"layers": [0, 1]}, "revision": "a"}
+    here = {"pool": {"layers": (0, 1)}, "revision": "b"}
+    assert first_difference(there, here) == ("revision", "'a'", "'b'")
+
+
 def test_known_value():
     import hashlib
 

@@ -8,10 +8,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from tests.store.store_cases import make_layout, write_all
 
 from probekit.errors import CacheError
 from probekit.store import describe, open_cache, stored_spec, verify
+from tests.store.store_cases import make_layout, write_all
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,28 @@ def newer_format(file):
     file.attrs["format_version"] = 2
 
 
+def spec_without_a_fingerprint(file):
+    file.attrs["spec"] = '{"a": 1e999, "b": NaN}'
+
+
+def numbers_for_ids(file):
+    replace(file, "examples/id", lambda name: file.create_dataset(name, data=np.arange(10)))
+
+
+def text_for_counts(file):
+    text = np.array(["1"] * 10, dtype=object)
+    replace(file, "examples/n_tokens", lambda name: file.create_dataset(name, data=text, dtype=h5py.string_dtype()))
+
+
+def fractional_windows(file):
+    windows = np.full((3, 2), np.nan)
+    replace(file, "progress/windows", lambda name: file.create_dataset(name, data=windows))
+
+
+def done_in_two_dimensions(file):
+    replace(file, "progress/done", lambda name: file.create_dataset(name, data=np.zeros((3, 2), "u1")))
+
+
 def other_format(file):
     file.attrs["format"] = "someone else's"
 
@@ -144,6 +166,11 @@ HOSTILE = [
     (missing_layer, "damaged"),
     (edited_spec, "does not match its fingerprint"),
     (newer_format, "a newer probekit; this one reads format 1; got 2"),
+    (spec_without_a_fingerprint, "damaged"),
+    (numbers_for_ids, "/examples/id has no valid dtype"),
+    (text_for_counts, "/examples/n_tokens has no valid dtype"),
+    (fractional_windows, "/progress/windows has no valid dtype"),
+    (done_in_two_dimensions, "/progress/done must have shape"),
     (other_format, "is not a probekit cache"),
 ]
 

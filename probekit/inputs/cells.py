@@ -1,0 +1,50 @@
+"""The cells of a CSV or TSV column, which are all text, get the type that all of them share."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probekit.inputs.scalars import exact_numbers
+
+# Neither takes a leading zero: 007 and 01067 (a postcode) are names, not numbers. Nineteen digits can overflow int64,
+# which is checked; more than that always do.
+WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,18})")
+DECIMAL = re.compile(
+    r"[+-]?(?:(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|(?:0|[1-9][0-9]*)e[+-]?[0-9]+|inf(?:inity)?|nan)",
+    re.IGNORECASE,
+)
+
+
+def type_cells(cells: NDArray[np.object_]) -> NDArray[Any]:
+    """Convert a column of text to what all its cells are.
+
+    ``cells``: (n,) str as in the file. Returns (n,): int64 if every cell is a whole number; float64 if every cell is a
+    number, inf, nan or empty (NaN); bool if every cell is true or false in any case; else ``cells`` unchanged. Blanks
+    around a number don't count. Words that other readers take for a gap (NA, null, None) stay words, and so do columns
+    with numbers that would lose leading zeros or digits.
+
+    >>> type_cells(np.array(["1.5", "", "2"], dtype=object))
+    array([1.5, nan, 2. ])
+    >>> type_cells(np.array(["EU", "NA"], dtype=object)).tolist()
+    ['EU', 'NA']
+    """
+    trimmed = [cell.strip() for cell in cells.tolist()]
+    given = [cell for cell in trimmed if cell]
+    if not given:
+        return cells
+    if len(given) == len(trimmed) and {cell.lower() for cell in set(given)} <= {"true", "false"}:
+        return np.array([cell.lower() == "true" for cell in trimmed], dtype=np.bool_)
+    if not all(WHOLE.fullmatch(cell) or DECIMAL.fullmatch(cell) for cell in given):
+        return cells
+    numbers = exact_numbers([_number(cell) for cell in trimmed])
+    return cells if numbers is None else numbers
+
+
+def _number(cell: str) -> int | float | None:
+    if not cell:
+        return None
+    return int(cell) if WHOLE.fullmatch(cell) else float(cell)

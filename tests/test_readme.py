@@ -1,0 +1,55 @@
+"""The README's commands and code, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from probekit.cli import run
+from probekit.spec import TABLE_COLUMNS
+from tests.tiny import tiny_texts
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+HUB_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files that the README speaks of."""
+    folder = tmp_path_factory.mktemp("readme")
+    for seed, (name, n) in enumerate({"train": 80, "dev": 30, "test": 30}.items()):
+        texts, labels = tiny_texts(n, seed=seed)
+        rows = [f"{t}\t{y}\t{i % 5 + 0.5}\tauthor{i % 8}" for i, (t, y) in enumerate(zip(texts, labels, strict=True))]
+        (folder / f"{name}.tsv").write_text("\n".join(["text\tlabel\tstars\tauthor", *rows, ""]))
+    return folder
+
+
+def test_code_blocks_run(folder, monkeypatch, tiny_model, capsys):
+    monkeypatch.chdir(folder)
+    for block in blocks("bash"):
+        for line in block.strip().splitlines():
+            command = [str(tiny_model) if word == HUB_MODEL else word for word in shlex.split(line, comments=True)]
+            assert command[0] == "probekit"
+            assert run(command[1:]) == 0, line
+    for name in ("reviews.h5", "layers.csv", "layers.json", "layers.png", "grouped.csv"):
+        assert (folder / name).exists()
+    code = "\n".join(blocks("python"))
+    # (With two layers, the tiny model's deepest stands for layer 3.)
+    code = code.replace(HUB_MODEL, str(tiny_model)).replace("cache.layer(3,", "cache.layer(2,")
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    assert "selected" in capsys.readouterr().out
+
+
+def test_every_column_of_the_table_is_explained():
+    explained = set()
+    for line in README.splitlines():
+        if line.startswith("| `"):
+            explained |= set(re.findall(r"`([a-z0-9_]+)`", line.split("|")[1]))
+    assert explained == set(TABLE_COLUMNS)
