@@ -42,6 +42,7 @@ def test_tsv_round_trip(texts, windows):
     with tempfile.TemporaryDirectory() as folder:
         examples = read_examples([write(Path(folder), "a.tsv", end.join(lines))])
     assert examples.texts == ["words", *texts]
+    assert [*examples.columns] == ["y"]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -17,7 +17,7 @@ from tests.inputs.cases import error_of, write
 @pytest.mark.parametrize(
     ("header", "found"),
     [
-        ("label,Text", "Text"),
+        ("body,Text", "Text"),
         ("content,text", "text"),
         ("REVIEW,sentence", "sentence"),
         ("utterance,review", "review"),

@@ -135,6 +135,8 @@ def test_jsonl_refused_columns(tmp_path):
     )
     path = write(tmp_path, "b.jsonl", '{"text": "a", "": 1}')
     assert error_of(path) == "InputError: b.jsonl: column names are text without NUL or lone surrogates; got ''"
+    path = write(tmp_path, "b.jsonl", '{"text": "a", "\\ud83d": 1}')
+    assert error_of(path) == "InputError: b.jsonl: column names are text without NUL or lone surrogates; got '\\ud83d'"
     path = write(tmp_path, "c.jsonl", '{"text": "a"}\n{"text": "b\\ud83d"}')
     assert error_of(path) == (
         "InputError: c.jsonl, row 2, column 'text': text must have no NUL and no lone surrogate; got 'b\\ud83d'"
@@ -142,6 +144,10 @@ def test_jsonl_refused_columns(tmp_path):
     path = write(tmp_path, "d.jsonl", '{"text": "a", "y": "\\u0000"}')
     assert error_of(path) == (
         "InputError: d.jsonl, row 1, column 'y': text must have no NUL and no lone surrogate; got '\\x00'"
+    )
+    path = write(tmp_path, "f.jsonl", '{"text": "a", "id": "x\\u0000"}')
+    assert error_of(path) == (
+        "InputError: f.jsonl, row 1, column 'id': text must have no NUL and no lone surrogate; got 'x\\x00'"
     )
     assert error_of(write(tmp_path, "e.jsonl", "\n")) == "InputError: e.jsonl: at least one row; got none"
 
