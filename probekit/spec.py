@@ -132,13 +132,34 @@ TABLE_COLUMNS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
+class ChosenProbe:
+    """The fitted probe of the layer that was best on validation, of the first seed, to be kept and used.
+
+    ``estimator``: scikit-learn's, fitted on training rows. ``row``: its row of the table. ``test``: (n_test,) positions of the test rows in the
+    cache; ``predicted``: (n_test,) its answers there.
+    """
+
+    target: str
+    task: str
+    pooling: str
+    layer: int
+    probe: str
+    estimator: Any
+    row: Json
+    test: NDArray[np.int64]
+    predicted: NDArray[Any]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The layer table and what belongs to it (what ``evaluate`` returns and ``report`` draws).
 
     ``table``: one row per target x pooling x layer x probe, columns ``TABLE_COLUMNS``. ``warnings``: what a careful
     reader must know, one sentence each. ``details``: JSON with how the rows were divided and the scores by seed.
+    ``chosen``: one probe per target x pooling x kind of probe.
     """
 
     table: pd.DataFrame
     warnings: tuple[str, ...]
     details: Json
+    chosen: tuple[ChosenProbe, ...]

@@ -20,7 +20,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from probekit.errors import SpecError
 from probekit.evaluate import Origin, Question, StateSource, evaluate
 from probekit.models.layers import parse_layers
-from probekit.spec import Evaluation, Json, Listener
+from probekit.spec import ChosenProbe, Evaluation, Json, Listener
 from probekit.splits import Column, read_target
 from probekit.store import Cache, open_cache
 
@@ -34,11 +34,15 @@ class ProbekitWarning(UserWarning):
 
 @dataclass(frozen=True)
 class ProbeRun:
-    """The layer table of one or more caches. ``record``: JSON with the provenance and how the rows were divided."""
+    """The layer table of one or more caches. ``record``: JSON with the provenance and how the rows were divided.
+
+    ``chosen``: the probes of the selected layers, each with the spec of its cache.
+    """
 
     table: pd.DataFrame
     warnings: tuple[str, ...]
     record: Json
+    chosen: tuple[tuple[ChosenProbe, Json], ...]
 
 
 def probe_layers(
@@ -128,7 +132,8 @@ def run_probes(
             ]
         table = pd.concat([evaluation.table for evaluation in done], ignore_index=True)
         found = tuple(dict.fromkeys(text for evaluation in done for text in evaluation.warnings))
-        return ProbeRun(table, found, _record(opened, done, options, started=started))
+        chosen = tuple((c, cache.spec) for cache, part in zip(opened, done, strict=True) for c in part.chosen)
+        return ProbeRun(table, found, _record(opened, done, options, started=started), chosen)
     finally:
         for given, cache in zip(caches, opened, strict=True):
             if cache is not given:

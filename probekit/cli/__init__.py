@@ -11,6 +11,7 @@ import probekit
 from probekit.cli.demo import demo
 from probekit.cli.extract import extract
 from probekit.cli.inspect import inspect, verify
+from probekit.cli.predict import predict
 from probekit.cli.probe import probe
 from probekit.errors import ProbekitError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (extract, probe, inspect, verify, demo):
+for command in (extract, probe, predict, inspect, verify, demo):
     app.command()(command)
 
 

@@ -30,6 +30,9 @@ def probe(
     controls: Annotated[bool, typer.Option("--controls", help="Fit shuffled labels too: selectivity.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores there are]")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves: .png, .svg or .pdf.")] = None,
+    save_probes: Annotated[
+        Path | None, typer.Option(help="Folder to save the selected layers' probes in, for probekit predict.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
@@ -59,7 +62,7 @@ def probe(
             caches, target.split(","), options=options, jobs=joblib.cpu_count() if jobs is None else jobs, listener=bars
         )
     show_run(run, as_json=as_json)
-    save_run(run, out=out, plot=plot)
+    save_run(run, out=out, plot=plot, folder=save_probes)
 
 
 def check_writable(paths: list[Path], *, overwrite: bool) -> None:
@@ -95,7 +98,7 @@ def show_run(run: ProbeRun, *, as_json: bool) -> None:
         typer.echo(f"warning: {text}", err=True)
 
 
-def save_run(run: ProbeRun, *, out: Path | None, plot: Path | None) -> None:
+def save_run(run: ProbeRun, *, out: Path | None, plot: Path | None, folder: Path | None) -> None:
     """Write what was asked for and say so."""
     from probekit.report import draw_curves, write_table
 
@@ -105,6 +108,10 @@ def save_run(run: ProbeRun, *, out: Path | None, plot: Path | None) -> None:
     if plot is not None:
         draw_curves(run.table, plot)
         written.append(plot)
+    if folder is not None:
+        from probekit.api.predict import save_probes
+
+        written += save_probes(run, folder)
     if written:
         typer.echo(f"wrote {', '.join(map(str, written))}", err=True)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probekit.evaluate.layer import METRIC, Fit, Outcome
 from probekit.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, SCORES, bootstrap_draws, interval
-from probekit.spec import TABLE_COLUMNS, Evaluation, Json
+from probekit.spec import TABLE_COLUMNS, ChosenProbe, Evaluation, Json
 from probekit.splits import Column
 
 TIE = 1e-12  # validation scores nearer than this are equal: the shallower layer is chosen
@@ -55,14 +55,16 @@ def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, de
     """Rows of all curves, the warnings, and the details with the scores by seed added."""
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
-    chosen = []
+    choices, chosen = [], []
     for curve in curves:
         best = choose_layer(curve)
-        rows += _rows(curve, best, origin, group)
+        of_curve = _rows(curve, best, origin, group)
+        rows += of_curve
         warnings += _warnings(curve, best)
-        chosen.append(_choice(curve, best))
+        choices.append(_choice(curve, best))
+        chosen.append(_chosen_probe(curve, best, of_curve[best]))
     table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
-    return Evaluation(table, tuple(dict.fromkeys(warnings)), {**details, "selected": chosen})
+    return Evaluation(table, tuple(dict.fromkeys(warnings)), {**details, "selected": choices}, tuple(chosen))
 
 
 def choose_layer(curve: Curve) -> int:
@@ -158,6 +160,22 @@ def _choice(curve: Curve, best: int) -> Json:
         "layer_by_seed": [curve.layers[int(k)] for k in np.argmax(val, axis=0)],
         "test_scores_by_seed": [outcome.metrics[curve.metric] for outcome in curve.outcomes[best]],
     }
+
+
+def _chosen_probe(curve: Curve, best: int, row: Json) -> ChosenProbe:
+    fit, outcome = curve.fits[0], curve.outcomes[best][0]
+    answers = fit.target.classes[outcome.predicted] if fit.target.is_classes else outcome.predicted
+    return ChosenProbe(
+        target=fit.target.name,
+        task=fit.target.task.kind,
+        pooling=curve.pooling,
+        layer=curve.layers[best],
+        probe=fit.probe,
+        estimator=outcome.estimator,
+        row=row,
+        test=fit.split.test,
+        predicted=answers,
+    )
 
 
 def _warnings(curve: Curve, best: int) -> list[str]:

@@ -27,7 +27,8 @@ def parse_source(source: str | os.PathLike[str]) -> Path | HubId:
     """Tell files from datasets.
 
     A path object is a path, and so is text that exists as one, begins with ``.``, ``/`` or ``~``, ends in
-    ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``, or can't be the name of a dataset (two slashes, a blank).
+    ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``, looks like a file's name (a dot and no slash), or can't be the name of a
+    dataset (two slashes, a blank).
 
     >>> parse_source("org/data:small@v1.0")
     HubId(given='org/data:small@v1.0', name='org/data', config='small', revision='v1.0')
@@ -36,7 +37,8 @@ def parse_source(source: str | os.PathLike[str]) -> Path | HubId:
     """
     path = Path(os.path.expanduser(source))  # Path.expanduser raises for an unknown user
     hub = HUB_ID.fullmatch(source) if isinstance(source, str) else None
-    local = path.suffix.lower() in READERS or os.fspath(source).startswith((".", "/", "~"))
+    looks_local = bool(path.suffix) and "/" not in os.fspath(source)
+    local = looks_local or path.suffix.lower() in READERS or os.fspath(source).startswith((".", "/", "~"))
     if hub is None or local or os.path.exists(path):
         return path
     return HubId(hub[0], **hub.groupdict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probekit.store.encoding import stored_values
 from probekit.store.fingerprint import columns_digest, fingerprint, text_digest
 from probekit.store.reader import Cache, StoredSpec, open_cache, stored_spec
 from probekit.store.summary import CacheSummary, describe
@@ -24,6 +25,7 @@ __all__ = [
     "open_writer",
     "partial_path",
     "stored_spec",
+    "stored_values",
     "text_digest",
     "verify",
 ]

@@ -65,3 +65,15 @@ ENCODERS: dict[str, Callable[[NDArray[np.float32], NDArray[Any]], None]] = {
     "bfloat16": to_bfloat16,
 }
 """How states become stored values; float32 needs nothing."""
+
+
+def stored_values(states: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
+    """What a cache of that storage dtype would give back for ``states``, as float32."""
+    if dtype not in ENCODERS:
+        return states
+    flat = np.ascontiguousarray(states, dtype=np.float32).reshape(-1)
+    if dtype == "bfloat16":
+        bits = np.empty(flat.size, dtype=np.uint16)
+        to_bfloat16(flat, bits)
+        return from_bfloat16(bits).reshape(states.shape)
+    return flat.astype(np.float16).astype(np.float32).reshape(states.shape)

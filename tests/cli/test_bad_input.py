@@ -26,6 +26,7 @@ def here(tmp_path, monkeypatch, tiny_model, tiny_data, cache):
     os.symlink(tiny_model, "model")
     shutil.copy(tiny_data, "train.tsv")
     shutil.copy(cache, "cache.h5")
+    (tmp_path / "notes.xlsx").write_bytes(b"PK")
     return tmp_path
 
 
@@ -37,7 +38,7 @@ EXTRACT = "extract model train.tsv --out new.h5"
 PROBE = "probe cache.h5 --target label"
 BAD = {
     "no such file": ("extract model trian.tsv --out new.h5", r"trian\.tsv.*(did you mean|train\.tsv)"),
-    "unknown kind of file": ("extract model train.xlsx --out new.h5", r"train\.xlsx.*\.csv.*\.tsv"),
+    "unknown kind of file": ("extract model notes.xlsx --out new.h5", r"notes\.xlsx.*\.csv.*\.tsv"),
     "no such column": (f"{EXTRACT} --text txt", r"column 'txt'.*text, label, score, doc.*did you mean 'text'"),
     "no such model": ("extract ./modle train.tsv --out new.h5", r"modle.*no such file or folder"),
     "folder without a model": ("extract . train.tsv --out new.h5", r"config\.json"),

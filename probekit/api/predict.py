@@ -1,0 +1,134 @@
+"""A saved probe on new texts: the model runs up to that layer only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probekit.api.probe import ProbeRun
+from probekit.errors import InputError, ModelError, SpecError
+from probekit.models.source import ModelSource, locate
+from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, save_probe
+from probekit.spec import ChosenProbe, Json, Listener, Silent
+
+MODEL_FIELDS = ("model", "revision", "tokenizer", "max_length", "dtype", "batch_tokens", "store_dtype")
+"""What of a cache's spec a prediction must repeat."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answers for n texts: ``labels`` (n,); ``probability`` (n, n_classes) in the order of ``classes``, or None."""
+
+    labels: NDArray[Any]
+    classes: tuple[Any, ...]
+    probability: NDArray[np.float64] | None
+
+
+def save_probes(run: ProbeRun, folder: Path) -> list[Path]:
+    """Save each curve's probe of the selected layer, ``MODEL-TARGET-POOLING-LAYER-PROBE.skops``, with a JSON card.
+
+    Raises SpecError if one of the files exists, or two would have one name.
+    """
+    paths = [folder / _file_name(chosen, spec) for chosen, spec in run.chosen]
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            raise SpecError(str(path), "two caches of one model give probes of one name; save them in separate runs")
+        if path.exists() or card_path(path).exists():
+            raise SpecError(str(path), "exists already; use another --save-probes folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, (chosen, spec) in zip(paths, run.chosen, strict=True):
+        save_probe(path, chosen.estimator, _card(chosen, spec))
+    return paths
+
+
+def _file_name(chosen: ChosenProbe, spec: Json) -> str:
+    name = f"{spec['model']}-{chosen.target}-{chosen.pooling}-{chosen.layer:03d}-{chosen.probe}"
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name) + SUFFIX
+
+
+def _card(chosen: ChosenProbe, spec: Json) -> Json:
+    return {
+        "target": chosen.target,
+        "task": chosen.task,
+        "probe": chosen.probe,
+        "pooling": chosen.pooling,
+        "layer": chosen.layer,
+        "labels": [_plain(label) for label in getattr(chosen.estimator, "classes_", ())],
+        "cache": {name: spec[name] for name in MODEL_FIELDS},
+        "scores": {name: _plain(value) for name, value in chosen.row.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def predict(
+    probe: str | os.PathLike[str],
+    texts: Sequence[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+    listener: Listener | None = None,
+) -> Prediction:
+    """Use a saved probe (``.skops``) on ``texts``; the model reads them up to the probe's layer and no further.
+
+    ``model``: where the model is, if it is a local one that lies elsewhere than a hub id would say. It must be the very
+    model that the probe was fitted on: its revision (or the hash of its weights) and tokenizer are compared.
+
+    Raises SpecError for a probe that can't be trusted or read, ModelError for another model, InputError for empty text.
+    """
+    saved = load_probe(Path(probe))
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"text {i + 1}", "must not be empty", repr(text))
+    source = _same_model(saved.card, model)
+    from probekit.api.reading import read_states  # here, because it loads torch
+
+    states = read_states(
+        source,
+        texts,
+        card=saved.card,
+        device=device,
+        threads=threads,
+        trust_remote_code=trust_remote_code,
+        listener=listener or Silent(),
+    )
+    return _answer(saved, states)
+
+
+def _same_model(card: Json, model: str | os.PathLike[str] | None) -> ModelSource:
+    cache = card["cache"]
+    if model is not None:
+        source = locate(os.fspath(model))
+    else:
+        revision = str(cache["revision"])
+        if revision.startswith("sha256:"):
+            message = f"the probe was fitted on a local model ({cache['model']}); say where it is with --model"
+            raise ModelError("--model", message)
+        source = locate(str(cache["model"]), revision=revision)
+    for field, found in (("revision", source.revision), ("tokenizer", source.tokenizer_hash)):
+        if found != cache[field]:
+            raise ModelError(
+                f"model {source.name}", f"must have the probe's {field} {cache[field][:19]}…", f"{found[:19]}…"
+            )
+    return source
+
+
+def _answer(saved: SavedProbe, states: NDArray[np.float32]) -> Prediction:
+    estimator = saved.estimator
+    labels = np.asarray(estimator.predict(states))
+    if not hasattr(estimator, "predict_proba"):
+        return Prediction(labels, (), None)
+    return Prediction(
+        labels, tuple(estimator.classes_.tolist()), np.asarray(estimator.predict_proba(states), dtype=float)
+    )

@@ -1,0 +1,91 @@
+"""``probekit predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from probekit.api.predict import Prediction
+    from probekit.spec import Json
+
+
+def predict(
+    probe: Annotated[Path, typer.Argument(metavar="PROBE", help="A .skops file made by probe --save-probes.")],
+    data: Annotated[
+        list[str] | None, typer.Argument(metavar="[DATA...]", help="Files or dataset as for extract; - reads lines.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option("--text", help="A text; may be given several times.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of DATA with the text. [default: found by name]")] = None,
+    model: Annotated[str | None, typer.Option(help="Where the model is, if not on the hub.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: the cores there are]")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+) -> None:
+    """Use a saved probe on new text; prints CSV with the answer and, for classes, the probability of each."""
+    from probekit.api.predict import predict as run_predict
+    from probekit.cli.progress import Bars
+
+    ids, texts = _texts(data or [], text or [], column)
+    with Bars() as bars:
+        found = run_predict(
+            probe,
+            texts,
+            model=model,
+            device=device,
+            threads=threads,
+            trust_remote_code=trust_remote_code,
+            listener=bars,
+        )
+    _print(_rows(found, ids), as_json=as_json)
+
+
+def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[str], list[str]]:
+    import sys
+
+    from probekit.errors import SpecError
+
+    if bool(data) == bool(given):
+        raise SpecError("predict", "needs either --text or DATA", "both" if data else "neither")
+    if given:
+        return [str(i + 1) for i in range(len(given))], given
+    if data == ["-"]:
+        lines = sys.stdin.read().splitlines()
+        if not lines:
+            raise SpecError("standard input", "needs a text per line", "nothing")
+        return [str(i + 1) for i in range(len(lines))], lines
+    from probekit.inputs import read_examples
+
+    examples = read_examples(data, text=column)
+    return [str(i) for i in examples.ids], examples.texts
+
+
+def _rows(found: Prediction, ids: list[str]) -> list[Json]:
+    rows: list[Json] = []
+    for i, label in enumerate(found.labels.tolist()):
+        row: Json = {"id": ids[i], "prediction": label}
+        if found.probability is not None:
+            row |= {
+                f"p_{name}": round(p, 6) for name, p in zip(found.classes, found.probability[i].tolist(), strict=True)
+            }
+        rows.append(row)
+    return rows
+
+
+def _print(rows: list[Json], *, as_json: bool) -> None:
+    import csv
+    import json
+    import sys
+
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+        return
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)

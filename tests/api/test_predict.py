@@ -1,0 +1,165 @@
+"""A saved probe gives from raw text what it gave in the table; a file that can't be trusted is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.linear_model import LogisticRegression
+
+from probekit import extract, open_cache
+from probekit.api.predict import predict, save_probes
+from probekit.api.probe import ProbeOptions, run_probes
+from probekit.cli import run
+from probekit.errors import ModelError, SpecError
+from probekit.probes.saved import card_path, load_probe, save_probe
+from tests.tiny import save_tiny_bert
+
+
+@pytest.fixture(scope="module", params=["float32", "float16", "bfloat16"])
+def fitted(request, tmp_path_factory, tiny_model, tiny_data):
+    """A cache and the probes of its selected layers, for classes and for numbers."""
+    folder = tmp_path_factory.mktemp("saved")
+    cache = folder / "cache.h5"
+    extract(tiny_model, tiny_data, out=cache, pooling="mean,last", store_dtype=request.param, dtype="float32").close()
+    done = run_probes([cache], ["label", "score"], options=ProbeOptions())
+    return cache, done, save_probes(done, folder / "heads")
+
+
+def test_predictions_from_raw_text_are_those_of_the_table(fitted, tiny_model):
+    cache_path, done, paths = fitted
+    with open_cache(cache_path) as cache:
+        for path, (chosen, _) in zip(paths, done.chosen, strict=True):
+            texts = [cache.texts[i] for i in chosen.test]
+            found = predict(path, texts, model=tiny_model)
+            if chosen.task == "classification":
+                assert found.labels.tolist() == chosen.predicted.tolist()
+                np.testing.assert_allclose(found.probability.sum(axis=1), 1)
+                right = np.mean(found.labels == cache.column("label")[chosen.test])
+                assert right == pytest.approx(chosen.row["score"])
+            else:
+                np.testing.assert_allclose(found.labels, chosen.predicted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_card_says(fitted):
+    _, _, paths = fitted
+    card = json.loads(card_path(paths[0]).read_text())
+    assert card["labels"] == ["neg", "pos"]
+    assert {"model", "revision", "tokenizer", "max_length"} <= set(card["cache"])
+    assert card["scores"]["selected"] is True
+    assert len(paths) == 4
+
+
+def test_only_blocks_up_to_the_layer_run(fitted, tiny_model, monkeypatch):
+    from transformers.models.bert.modeling_bert import BertLayer
+
+    _, _, paths = fitted
+    path = next(p for p in paths if "-mean-" in p.name)
+    layer = load_probe(path).card["layer"]
+    calls = []
+    forward = BertLayer.forward
+    import probekit.api.reading as reading
+
+    loaded = reading.load_backbone
+
+    def counted(*arguments, **options):
+        backbone = loaded(*arguments, **options)
+        monkeypatch.setattr(BertLayer, "forward", lambda self, *a, **k: calls.append(self) or forward(self, *a, **k))
+        return backbone
+
+    monkeypatch.setattr(reading, "load_backbone", counted)
+    predict(path, ["good film"], model=tiny_model)
+    assert len(calls) == layer
+
+
+def test_another_model_is_refused(fitted, tmp_path):
+    _, _, paths = fitted
+    other = save_tiny_bert(tmp_path / "tiny-bert", seed=5)
+    with pytest.raises(ModelError, match="must have the probe's revision"):
+        predict(paths[0], ["good"], model=other)
+    with pytest.raises(ModelError, match="say where it is with --model"):
+        predict(paths[0], ["good"])
+
+
+def test_a_changed_file_is_refused(fitted, tmp_path, tiny_model):
+    _, _, paths = fitted
+    copy = tmp_path / paths[0].name
+    data = bytearray(paths[0].read_bytes())
+    data[100] ^= 1
+    copy.write_bytes(data)
+    with pytest.raises(SpecError, match="needs its card"):
+        predict(copy, ["good"], model=tiny_model)
+    card_path(copy).write_text(card_path(paths[0]).read_text())
+    with pytest.raises(SpecError, match="must be the file that .*json speaks of"):
+        predict(copy, ["good"], model=tiny_model)
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_foreign_types_pickles_and_garbage_are_refused(tmp_path):
+    class Own(LogisticRegression):
+        pass
+
+    Own.__module__ = "elsewhere"
+    Own.__qualname__ = "Own"
+    cases = {
+        "foreign": (skops.io.dumps(Own().fit([[0], [1]], [0, 1])), r"scikit-learn, NumPy and probekit types only.*Own"),
+        "pickle": (pickle.dumps(Evil()), "is damaged or not a skops file"),
+        "garbage": (b"PK\x03\x04nothing", "is damaged or not a skops file"),
+        "no estimator": (skops.io.dumps({"a": 1}), "must be something that predicts"),
+    }
+    for name, (data, message) in cases.items():
+        path = tmp_path / f"{name}.skops"
+        save_probe(path, LogisticRegression(), {})
+        path.write_bytes(data)
+        card = json.loads(card_path(path).read_text())
+        import hashlib
+
+        card["sha256"] = hashlib.sha256(data).hexdigest()
+        card_path(path).write_text(json.dumps(card))
+        with pytest.raises(SpecError, match=message):
+            load_probe(path)
+
+
+def test_every_probe_can_be_saved_and_read_back(tmp_path):
+    from probekit.probes import PROBES, fit_probe
+    from probekit.splits import inner_folds
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 8)).astype(np.float32)
+    y = {"classification": np.array(["a", "b"])[(X[:, 0] > 0).astype(int)], "regression": X[:, 0].astype(float)}
+    for name, kind in PROBES.items():
+        for task in kind.tasks:
+            folds = inner_folds(y[task], stratify=task == "classification", groups=None, seed=0, n_folds=3)
+            estimator = fit_probe(name, X, y[task], folds=folds, seed=0).estimator
+            path = tmp_path / f"{name}-{task}.skops"
+            save_probe(path, estimator, {})
+            np.testing.assert_array_equal(load_probe(path).estimator.predict(X), estimator.predict(X))
+
+
+def test_command_line(fitted, tiny_model, tmp_path, capsys, monkeypatch):
+    _, _, paths = fitted
+    path = next(p for p in paths if "-label-mean-" in p.name)
+    base = ["predict", str(path), "--model", str(tiny_model)]
+    assert run([*base, "--text", "good, good film", "--text", "bad bad plot"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["id"] for row in rows] == ["1", "2"]
+    assert float(rows[0]["p_neg"]) + float(rows[0]["p_pos"]) == pytest.approx(1, abs=1e-5)
+    monkeypatch.setattr("sys.stdin", io.StringIO("good film\nbad film\n"))
+    assert run([*base, "-", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["id"] for line in lines] == ["1", "2"]
+    (tmp_path / "new.csv").write_text('id,review\nx,"good, film"\n')
+    assert run([*base, str(tmp_path / "new.csv"), "--column", "review"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("x,")
+    for wrong in ([], ["--text", " "], ["--text", "a", str(tmp_path / "new.csv")]):
+        assert run([*base, *wrong]) == 2
+    assert run(["predict", str(tmp_path / "no.skops"), "--text", "a"]) == 2
