@@ -24,7 +24,7 @@ def paired_difference(
 ) -> PairedDifference:
     """The difference a - b over paired draws.
 
-    ``draws_a``, ``draws_b``: (n_draws,) columns of one ``bootstrap_draws``, so that draw i is of the same rows for both.
+    ``draws_a``, ``draws_b``: (n_draws,) columns of one ``bootstrap_draws``: draw i is of the same rows for both.
     ``p_value``: twice the share of draws on the far side of zero, the data itself counted as one of them (Davison and
     Hinkley 1997, sections 4.2.5 and 5.5), so never below 2 / (n_draws + 1).
 

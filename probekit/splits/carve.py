@@ -45,30 +45,43 @@ def take_groups(
     ``codes``: (n,) class of each row. ``groups``: (n,) group of each row. At least one group is chosen and ``leave``
     are left (there must be more than ``leave``). Returns (n,) bool, true where chosen.
 
-    Greedy in random order: a group is taken if that brings the class counts nearer to the wanted ones. A rule that
-    looks at the largest groups first would put the same ones into the test part for every seed.
+    Greedy in random order: a group is taken if that brings the class counts nearer to the wanted ones; first those that
+    take no class away entirely, for what is left must train. A rule that looks at the largest groups first would put
+    the same ones into the test part for every seed.
     """
     names, group_of = np.unique(groups, return_inverse=True)
     n_classes = int(codes.max()) + 1
     # The rows of each class in each group, without the zeros: thousands of classes and groups would fill the memory.
     pairs, counts = np.unique(group_of * n_classes + codes, return_counts=True)
     starts = np.searchsorted(pairs, np.arange(len(names) + 1) * n_classes)
-    missing = np.bincount(codes, minlength=n_classes) * fraction
+    left = np.bincount(codes, minlength=n_classes)
+    missing = left * fraction
+
+    def rows(group: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        own = slice(starts[group], starts[group + 1])
+        return pairs[own] % n_classes, counts[own]
 
     def gain(group: int) -> float:
         """How much nearer, in squared rows over the classes, ``group`` would bring the counts to the wanted ones."""
-        own = slice(starts[group], starts[group + 1])
-        return float((counts[own] * (2 * missing[pairs[own] % n_classes] - counts[own])).sum())
+        of_class, count = rows(group)
+        return float((count * (2 * missing[of_class] - count)).sum())
 
-    taken: list[int] = []
-    order = shuffled(names, seed=seed)
-    for group in order:
-        if len(taken) == len(names) - leave:
-            break
-        if gain(group) > 0:
-            taken.append(int(group))
-            own = slice(starts[group], starts[group + 1])
-            missing[pairs[own] % n_classes] -= counts[own]
+    def spares(group: int) -> bool:
+        """Whether some rows of each class in ``group`` would be left."""
+        of_class, count = rows(group)
+        return bool((left[of_class] > count).all())
+
+    taken: set[int] = set()
+    order: list[int] = shuffled(names, seed=seed).tolist()
+    for sparing in (True, False):
+        for group in order:
+            if len(taken) == len(names) - leave:
+                break
+            if group not in taken and gain(group) > 0 and (not sparing or spares(group)):
+                taken.add(group)
+                of_class, count = rows(group)
+                missing[of_class] -= count
+                left[of_class] -= count
     if not taken:  # every group is more than twice what is wanted: the nearest one
-        taken = [int(max(order, key=gain))]
-    return np.isin(group_of, taken)
+        taken.add(max(order, key=lambda group: (spares(group), gain(group))))
+    return np.isin(group_of, list(taken))

@@ -64,10 +64,7 @@ def test_layers_share_their_draws():
 @pytest.mark.parametrize("name", SCORES)
 def test_the_interval_covers_the_truth_as_often_as_it_says(name):
     n, repeats = 200, 400
-    if name == "accuracy":
-        true_score = 0.6
-    else:  # prediction = truth + noise of the same variance; only so many rows make the mean of truth uncertain
-        true_score = 0.0
+    true_score = {"accuracy": 0.6, "r2": 0.0}[name]  # r2: the noise has the variance of the truth
     covered = 0
     for repeat in range(repeats):
         truth, predicted = simulated(name, n, 1, seed=repeat)

@@ -1,0 +1,107 @@
+"""Baselines learn from training rows only; shuffled labels mean nothing but look the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from probekit.controls import MAX_WORDS, majority_class, mean_value, shuffled_labels, tfidf_features
+from probekit.errors import InputError
+
+
+def test_majority_and_mean():
+    assert majority_class(np.array([1, 1, 0, 2, 1]), 4).tolist() == [1, 1, 1, 1]
+    assert majority_class(np.array([3, 1, 3, 1]), 2).tolist() == [1, 1]  # of equals, the lowest
+    assert majority_class(np.array([5]), 2).dtype == np.int64
+    assert mean_value(np.array([1.0, 2.0, 6.0]), 2).tolist() == [3, 3]
+
+
+TEXTS = ["the cat sat", "the dog sat down", "a bird sang", "zebra zebra zebra", "the zebra sat"]
+TRAIN = np.array([0, 1, 2])
+
+
+def test_words_of_test_rows_are_unknown():
+    """The trap: fitted on all texts, "zebra" would have a column."""
+    features = tfidf_features(TEXTS, TRAIN)
+    assert features[3].nnz == 0
+    # Neither does a test row move any weight: other test texts, the same features of the training rows.
+    others = tfidf_features([*TEXTS[:3], "cat", "the the sat a bird sang"], TRAIN)
+    np.testing.assert_array_equal(features[:3].toarray(), others[:3].toarray())
+    assert features.shape[1] == others.shape[1]
+    words = {"the", "cat", "sat", "dog", "down", "a", "bird", "sang"}
+    pairs = {"the cat", "cat sat", "the dog", "dog sat", "sat down", "a bird", "bird sang"}
+    assert features.shape == (5, len(words | pairs))
+
+
+def test_features_are_those_of_scikit_learn_fitted_on_train():
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
+    vectorizer.fit([TEXTS[i] for i in TRAIN])
+    features = tfidf_features(TEXTS, TRAIN)
+    np.testing.assert_allclose(features.toarray(), vectorizer.transform(TEXTS).toarray(), rtol=1e-6)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(features.toarray()[:3], axis=1), 1, rtol=1e-6)
+
+
+def test_one_letter_words_and_signs_count():
+    features = tfidf_features(["a ! ?", "b !", "日本 は"], np.array([0, 1, 2]))
+    assert features.shape[1] == len({"a", "b", "!", "?", "日本", "は", "a !", "! ?", "b !", "日本 は"})
+
+
+def test_the_vocabulary_has_an_end():
+    texts = [" ".join(f"w{i}" for i in range(start, start + 700)) for start in range(0, 14_000, 700)]
+    assert tfidf_features(texts, np.arange(20)).shape == (20, MAX_WORDS)
+
+
+def test_texts_without_a_word():
+    with pytest.raises(InputError, match="words to count"):
+        tfidf_features([" ", "\n", "word"], np.array([0, 1]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(y=st.lists(st.integers(0, 3), min_size=6, max_size=60), seed=st.integers(0, 5))
+def test_each_part_keeps_its_labels(y, seed):
+    y = np.array(y)
+    order = np.random.default_rng(0).permutation(len(y))
+    parts = [order[:3], order[3:5]]  # the rest is in no part
+    before = y.copy()
+    shuffled = shuffled_labels(y, parts, seed=seed)
+    np.testing.assert_array_equal(y, before)
+    for rows in parts:
+        assert sorted(shuffled[rows]) == sorted(y[rows])
+    np.testing.assert_array_equal(shuffled[order[5:]], y[order[5:]])
+    np.testing.assert_array_equal(shuffled, shuffled_labels(y, parts, seed=seed))
+
+
+def test_shuffled_labels_have_nothing_to_do_with_the_real_ones():
+    y = np.repeat([0, 1], 5000)
+    parts = [np.arange(0, 10_000, 2), np.arange(1, 10_000, 2)]
+    shuffled = shuffled_labels(y, parts, seed=0)
+    assert abs((shuffled == y).mean() - 0.5) < 0.03
+    assert abs((shuffled == shuffled_labels(y, parts, seed=1)).mean() - 0.5) < 0.03
+
+
+def test_numbers_and_text_labels_are_shuffled_too():
+    rows = [np.arange(4)]
+    assert sorted(shuffled_labels(np.array([0.1, 0.2, 0.3, 0.4]), rows, seed=0)) == [0.1, 0.2, 0.3, 0.4]
+    assert sorted(shuffled_labels(np.array(["b", "a", "d", "c"]), rows, seed=0)) == ["a", "b", "c", "d"]
+
+
+def test_equal_texts_get_equal_labels_where_asked():
+    rng = np.random.default_rng(0)
+    texts = [f"text {i}" for i in rng.integers(0, 60, 300)]
+    y = rng.integers(0, 3, 300)
+    parts = [np.arange(200), np.arange(200, 250), np.arange(250, 300)]
+    labels: dict[str, set[int]] = {}
+    for text, label in zip(texts, shuffled_labels(y, parts, seed=0, texts=texts), strict=True):
+        labels.setdefault(text, set()).add(int(label))
+    assert all(len(found) == 1 for found in labels.values())
+    assert len(set().union(*labels.values())) == 3
+    # Not asked: they differ somewhere.
+    plain = shuffled_labels(y, parts, seed=0)
+    assert any(len({int(plain[i]) for i in range(300) if texts[i] == text}) > 1 for text in set(texts))
+    # Where no text comes twice, asking changes nothing.
+    unique = [f"text {i}" for i in range(300)]
+    np.testing.assert_array_equal(shuffled_labels(y, parts, seed=0, texts=unique), plain)
