@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from probekit.splits.order import shuffled
 
+TRIALS = 32
+"""Random choices of groups to pick the most even one from."""
+
 
 def take_rows(
     codes: NDArray[np.int64], names: Sequence[Any], *, fraction: float, seed: int, leave: int = 1
@@ -40,48 +43,25 @@ def take_rows(
 def take_groups(
     codes: NDArray[np.int64], groups: NDArray[Any], *, fraction: float, seed: int, leave: int
 ) -> NDArray[np.bool_]:
-    """Choose whole groups that together hold about ``fraction`` of every class.
+    """Choose about ``fraction`` of the groups, so that they hold about ``fraction`` of every class.
 
     ``codes``: (n,) class of each row. ``groups``: (n,) group of each row. At least one group is chosen and ``leave``
     are left (there must be more than ``leave``). Returns (n,) bool, true where chosen.
 
-    Greedy in random order: a group is taken if that brings the class counts nearer to the wanted ones; first those that
-    take no class away entirely, for what is left must train. A rule that looks at the largest groups first would put
-    the same ones into the test part for every seed.
+    Of ``TRIALS`` random choices the one whose class counts are nearest to the wanted ones, and before that one that
+    leaves rows of every class. Filling up by rows alone would now and then take one huge group and call it a test
+    part: a score over a single group says nothing about new groups.
     """
     names, group_of = np.unique(groups, return_inverse=True)
-    n_classes = int(codes.max()) + 1
-    # The rows of each class in each group, without the zeros: thousands of classes and groups would fill the memory.
-    pairs, counts = np.unique(group_of * n_classes + codes, return_counts=True)
-    starts = np.searchsorted(pairs, np.arange(len(names) + 1) * n_classes)
-    left = np.bincount(codes, minlength=n_classes)
-    missing = left * fraction
-
-    def rows(group: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        own = slice(starts[group], starts[group + 1])
-        return pairs[own] % n_classes, counts[own]
-
-    def gain(group: int) -> float:
-        """How much nearer, in squared rows over the classes, ``group`` would bring the counts to the wanted ones."""
-        of_class, count = rows(group)
-        return float((count * (2 * missing[of_class] - count)).sum())
-
-    def spares(group: int) -> bool:
-        """Whether some rows of each class in ``group`` would be left."""
-        of_class, count = rows(group)
-        return bool((left[of_class] > count).all())
-
-    taken: set[int] = set()
-    order: list[int] = shuffled(names, seed=seed).tolist()
-    for sparing in (True, False):
-        for group in order:
-            if len(taken) == len(names) - leave:
-                break
-            if group not in taken and gain(group) > 0 and (not sparing or spares(group)):
-                taken.add(group)
-                of_class, count = rows(group)
-                missing[of_class] -= count
-                left[of_class] -= count
-    if not taken:  # every group is more than twice what is wanted: the nearest one
-        taken.add(max(order, key=lambda group: (spares(group), gain(group))))
-    return np.isin(group_of, list(taken))
+    n_chosen = min(max(1, round(fraction * len(names))), len(names) - leave)
+    total = np.bincount(codes)
+    best, best_rank = np.zeros(len(codes), dtype=np.bool_), (np.inf, np.inf)
+    for trial in range(TRIALS):
+        rng = np.random.default_rng([seed, trial])  # over sorted names: the order of the file does not matter
+        chosen = np.isin(group_of, rng.permutation(len(names))[:n_chosen])
+        counts = np.bincount(codes[chosen], minlength=len(total))
+        lost = float(np.count_nonzero((counts == total) & (total > 0)))
+        rank = (lost, float(((counts - fraction * total) ** 2).sum()))
+        if rank < best_rank:
+            best, best_rank = chosen, rank
+    return best
