@@ -53,7 +53,7 @@ def last_pool(hidden: Tensor, lengths: Tensor) -> Tensor:
 
 def max_pool(hidden: Tensor, lengths: Tensor) -> Tensor:
     """The maximum over tokens, dimension by dimension."""
-    return torch.stack([rows.amax(0) for rows in hidden.split(lengths.tolist())])
+    return torch.segment_reduce(hidden, "max", lengths=lengths, axis=0)
 
 
 POOLINGS: dict[str, Pooling] = {

@@ -7,7 +7,6 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from probekit.errors import ModelError, SpecError
 from probekit.models import packing
 from probekit.models.blocks import Stack, find_stack, stream_states
+from probekit.models.decoder_side import DecoderSide
 from probekit.models.source import ModelSource
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,7 +32,7 @@ class Backbone:
     can't be read packed, and ``batching`` says why. ``causal``: a token sees only those before it.
     """
 
-    model: PreTrainedModel
+    model: PreTrainedModel | DecoderSide
     stack: Stack
     device: torch.device
     dtype: str
@@ -46,18 +46,18 @@ class Backbone:
     def stream(
         self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
     ) -> None:
-        """Read token-id sequences as one batch; ``receive(layer, states)`` gets float32 (total_tokens, d_model), ragged.
+        """Read token ids as one batch; ``receive(layer, states)`` gets float32 (total_tokens, d_model), ragged.
 
         The order of tokens is that of ``sequences``. Packed where the model allows it, else padded on the right.
         """
         if self.position_start is not None and max(map(len, sequences)) <= packing.PACKED.max_length:
-            inputs = _packed_inputs(sequences, self.position_start, self.device)
+            inputs = _packed_inputs(sequences, self.position_start, self.pad_id, self.device)
 
             def ragged(states: Tensor) -> Tensor:
                 return states[0].float()
         else:
             if self.position_start is not None:
-                self.model.set_attn_implementation("sdpa")
+                packing.switch_attention(self.model, "sdpa")
             inputs = _padded_inputs(sequences, self.pad_id, self.device)
             real = inputs["attention_mask"].bool()
 
@@ -71,7 +71,7 @@ class Backbone:
                 )
         finally:
             if self.position_start is not None:
-                self.model.set_attn_implementation(packing.NAME)
+                packing.switch_attention(self.model, packing.NAME)
 
 
 def load_backbone(
@@ -108,11 +108,15 @@ def load_backbone(
     return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason)
 
 
-def prepare(model: PreTrainedModel, *, device: torch.device, dtype: str, dtype_reason: str) -> Backbone:
-    """Find out by short runs how a model has to be read: its stack, causality, and whether packing agrees with padding."""
-    model = model.to(device).eval().requires_grad_(False)
-    if model.config.is_encoder_decoder:
-        model = model.get_encoder()
+def prepare(
+    model: PreTrainedModel, *, device: torch.device, dtype: str, dtype_reason: str, side: str = "encoder"
+) -> Backbone:
+    """Find out by short runs how a model has to be read: its stack, causality, and whether packing agrees with padding.
+
+    ``side``: of an encoder-decoder model, "encoder" or "decoder".
+    """
+    whole = model.to(device).eval().requires_grad_(False)
+    model = _one_side(whole, side)
     config = model.config.get_text_config()
     pad_id = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
     vocabulary = max(2, int(getattr(config, "vocab_size", 2)))
@@ -128,13 +132,15 @@ def prepare(model: PreTrainedModel, *, device: torch.device, dtype: str, dtype_r
         device=device,
         dtype=dtype,
         dtype_reason=dtype_reason,
-        causal=_is_causal(model, stack, one, vocabulary),
+        causal=side == "decoder" or _is_causal(model, stack, one, vocabulary),
         position_start=position_start,
-        batching=why,
+        batching=why
+        if stack.blocks
+        else f"{why}; no stack of blocks found, so all layers are kept until the pass ends",
         pad_id=pad_id,
         max_positions=None
         if not positions or positions < 1
-        else int(positions) - _position_offset(config, position_start),
+        else int(positions) - _position_offset(whole, int(positions)),
     )
 
 
@@ -151,11 +157,20 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
-def _position_offset(config: Any, position_start: int | None) -> int:
-    """RoBERTa-like tables keep their first pad + 1 positions for padding."""
-    if position_start is not None:
-        return position_start
-    return config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "mpnet", "camembert") else 0
+def _one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide:
+    if side not in ("encoder", "decoder"):
+        raise SpecError(f"--side {side}", "encoder or decoder")
+    if not model.config.is_encoder_decoder:
+        if side == "decoder":
+            raise SpecError("--side decoder", "goes with encoder-decoder models", f"a {model.config.model_type}")
+        return model
+    return DecoderSide(model) if side == "decoder" else model.get_encoder()
+
+
+def _position_offset(model: torch.nn.Module, positions: int) -> int:
+    """RoBERTa-like tables of positions keep the first pad + 1 of them for padding."""
+    tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m.num_embeddings == positions]
+    return max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
 
 
 def _choose_device(name: str) -> torch.device:
@@ -187,13 +202,19 @@ def _choose_dtype(name: str, device: torch.device) -> tuple[str, str]:
     return "float32", "no bfloat16 instructions here"
 
 
-def _packed_inputs(rows: Sequence[list[int]], position_start: int, device: torch.device) -> dict[str, Tensor]:
+def _packed_inputs(
+    rows: Sequence[list[int]], position_start: int, pad_id: int, device: torch.device
+) -> dict[str, Tensor]:
     packing.PACKED.lengths = [len(row) for row in rows]
-    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-    positions = np.concatenate([np.arange(position_start, position_start + len(row)) for row in rows])
+    sequences = [np.asarray(row, dtype=np.int64) for row in rows]
+    if position_start:  # RoBERTa counts from pad + 1, and passes over a padding token even inside a text
+        real = [sequence != pad_id for sequence in sequences]
+        positions = [np.cumsum(mask) * mask + pad_id for mask in real]
+    else:
+        positions = [np.arange(len(sequence)) for sequence in sequences]
     return {
-        "input_ids": torch.from_numpy(ids).unsqueeze(0).to(device),
-        "position_ids": torch.from_numpy(positions).unsqueeze(0).to(device),
+        "input_ids": torch.from_numpy(np.concatenate(sequences)).unsqueeze(0).to(device),
+        "position_ids": torch.from_numpy(np.concatenate(positions)).unsqueeze(0).to(device),
     }
 
 
@@ -238,12 +259,12 @@ def _try_packing(
     if before != "sdpa":
         return None, f"padded: the model's attention is {before}, not sdpa"
     packing.PACKED.max_length = 1 << 30
-    model.set_attn_implementation(packing.NAME)
+    packing.switch_attention(model, packing.NAME)
     reason = "padded: packed states differ from padded ones"
     tolerance = 1e-4 if expected.dtype == torch.float32 and model.dtype == torch.float32 else 0.05
     for position_start in (0, pad_id + 1):
         try:
-            packed = _read(model, stack, _packed_inputs(rows, position_start, device))[0]
+            packed = _read(model, stack, _packed_inputs(rows, position_start, pad_id, device))[0]
         except (packing.PackingUnsupportedError, TypeError, IndexError, RuntimeError) as error:
             reason = f"padded: packing failed ({str(error).splitlines()[0]})"
             continue
@@ -251,5 +272,5 @@ def _try_packing(
             chunk = getattr(model.config.get_text_config(), "attention_chunk_size", None)
             packing.PACKED.max_length = min(packing.PACKED.max_length, chunk or 1 << 30)
             return position_start, "packed"
-    model.set_attn_implementation(before)
+    packing.switch_attention(model, before)
     return None, reason

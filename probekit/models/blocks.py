@@ -1,8 +1,9 @@
 """Finding a model's stack of blocks by watching it run, and streaming their states out one by one.
 
-Layer k of probekit is ``hidden_states[k]`` of transformers. For k below the last this is what goes *into* block k, so a
-hook before each block sees it and nothing has to be collected. Which modules are the blocks is not looked up by name: a
-short run with ``output_hidden_states=True`` says what must come out, and the list of modules whose inputs equal it, in
+Layer k of probekit is ``hidden_states[k]`` of transformers. For k below the last this is, in nearly every model, what
+goes *into* block k, so a hook before each block sees it and nothing has to be collected. (Mamba lists what comes *out*
+of each block, and the embeddings not at all.) Which modules are the blocks is not looked up by name: a short run with
+``output_hidden_states=True`` says what must come out, and the list of modules whose inputs or outputs equal it, in
 order, is the stack. Where no list fits, the states are taken from ``output_hidden_states`` itself.
 """
 
@@ -23,13 +24,15 @@ Receive = Callable[[int, Tensor], None]
 class Stack:
     """The modules whose calls, in order, read layers 0..n_layers-1 (one shared module may be called many times).
 
-    ``blocks`` is empty where no stack was found. ``final_norm``: layer ``n_layers`` is not what the last block put out.
+    ``blocks`` is empty where no stack was found. ``after``: the states are what the blocks put out, not what they take
+    in. ``final_norm``: layer ``n_layers`` is not what the last block put out.
     """
 
     blocks: tuple[nn.Module, ...]
     n_layers: int
     final_norm: bool
     d_model: int
+    after: bool = False
 
 
 class _Done(Exception):  # noqa: N818  (not an error: it ends a forward pass)
@@ -40,16 +43,17 @@ def find_stack(model: nn.Module, inputs: Mapping[str, Any]) -> Stack:
     """Run ``inputs`` (a short one) and find the stack; see the module's text."""
     with torch.inference_mode():
         expected = model(**inputs, output_hidden_states=True).hidden_states
-    n_layers = len(expected) - 1
+    n_layers, d_model = len(expected) - 1, expected[-1].shape[-1]
     for blocks in _candidates(model):
-        seen: list[Tensor] = []
-        outputs: list[Tensor] = []
-        with _hooks(blocks, lambda hidden, seen=seen: seen.append(hidden)), _output_of(blocks, outputs):  # type: ignore[misc]
-            with torch.inference_mode():
-                last = model(**inputs).last_hidden_state
-        if len(seen) == n_layers and all(map(torch.equal, [*seen, last], expected)):
-            return Stack(blocks, n_layers, not torch.equal(outputs[-1], last), last.shape[-1])
-    return Stack((), n_layers, final_norm=False, d_model=expected[-1].shape[-1])
+        taken_in: list[Tensor] = []
+        put_out: list[Tensor] = []
+        before, behind = _watch(blocks, taken_in.append, after=False), _watch(blocks, put_out.append, after=True)
+        with before, behind, torch.inference_mode():
+            last = model(**inputs).last_hidden_state
+        for seen, after in ((taken_in, False), (put_out, True)):
+            if len(seen) == n_layers and all(map(torch.equal, [*seen, last], expected)):
+                return Stack(blocks, n_layers, not torch.equal(put_out[-1], last), d_model, after)
+    return Stack((), n_layers, final_norm=False, d_model=d_model)
 
 
 def stream_states(
@@ -57,8 +61,8 @@ def stream_states(
 ) -> None:
     """Run ``inputs`` and call ``receive(layer, states)`` for each of ``layers``, shallow to deep.
 
-    ``states`` is the model's own tensor, (batch, tokens, d_model): read it, don't write it. The pass ends at the deepest
-    layer asked for.
+    ``states`` is the model's own tensor, (batch, tokens, d_model): read it, don't write it. The pass ends at the
+    deepest layer asked for.
     """
     wanted, deepest = set(layers), max(layers)
     if not stack.blocks:
@@ -68,7 +72,7 @@ def stream_states(
         return
     position = 0
 
-    def before_block(hidden: Tensor) -> None:
+    def at_block(hidden: Tensor) -> None:
         nonlocal position
         layer, position = position, position + 1
         if layer in wanted:
@@ -76,7 +80,7 @@ def stream_states(
         if layer == deepest:
             raise _Done
 
-    with _hooks(stack.blocks, before_block):
+    with _watch(stack.blocks, at_block, after=stack.after):
         try:
             last = model(**inputs).last_hidden_state
         except _Done:
@@ -98,27 +102,25 @@ def _hidden_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | Non
 
 
 @contextmanager
-def _hooks(blocks: tuple[nn.Module, ...], before: Callable[[Tensor], None]) -> Iterator[None]:
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _watch(blocks: tuple[nn.Module, ...], see: Callable[[Tensor], None], *, after: bool) -> Iterator[None]:
+    """Call ``see`` with the hidden states before (or ``after``) every call of a block."""
+
+    def before_hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden = _hidden_in(args, kwargs)
         if hidden is not None:
-            before(hidden)
+            see(hidden)
 
-    handles = [block.register_forward_pre_hook(hook, with_kwargs=True) for block in dict.fromkeys(blocks)]
+    def after_hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        see(output if isinstance(output, Tensor) else output[0])
+
+    handles = [
+        block.register_forward_hook(after_hook)
+        if after
+        else block.register_forward_pre_hook(before_hook, with_kwargs=True)
+        for block in dict.fromkeys(blocks)
+    ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _output_of(blocks: tuple[nn.Module, ...], outputs: list[Tensor]) -> Iterator[None]:
-    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-        outputs.append(output if isinstance(output, Tensor) else output[0])
-
-    handle = blocks[-1].register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -1,19 +1,19 @@
 """Packed attention: many texts in one row of tokens, no padding, each text attending to itself only.
 
-Registered with transformers' ``AttentionInterface``; sdpa runs once per group of equal lengths. No mask is built: under a
-name for which transformers knows no mask function, models hand on ``None``.
+Registered with transformers' ``AttentionInterface``; sdpa runs once per group of equal lengths. No mask is built: under
+a name for which transformers knows no mask function, models hand on ``None``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "probekit_packed"
 
@@ -54,11 +54,12 @@ class PackedAttention:
         for length, group in groupby(self.lengths):
             count = len(list(group))
             stop = start + count * length
-            parts = (
-                part[0, :, start:stop].unflatten(1, (count, length)).transpose(0, 1) for part in (query, key, value)
+            q, k, v = (
+                part[0, :, start:stop].reshape(part.shape[1], count, length, -1).transpose(0, 1)
+                for part in (query, key, value)
             )
             attended = scaled_dot_product_attention(
-                *parts, scale=kwargs.get("scaling"), is_causal=causal and length > 1, enable_gqa=shared_heads
+                q, k, v, scale=kwargs.get("scaling"), is_causal=causal and length > 1, enable_gqa=shared_heads
             )
             outputs.append(attended.transpose(1, 2).flatten(0, 1))
             start = stop
@@ -67,3 +68,8 @@ class PackedAttention:
 
 PACKED = PackedAttention()
 AttentionInterface.register(NAME, PACKED)
+
+
+def switch_attention(model: torch.nn.Module, name: str) -> None:
+    """Let a transformers model use the attention registered as ``name`` from now on."""
+    cast("PreTrainedModel", model).set_attn_implementation(name)

@@ -1,0 +1,45 @@
+"""The decoder of an encoder-decoder model, read like any other model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+
+class DecoderSide(nn.Module):
+    """The whole model behind the face of its decoder: ``hidden_states`` and ``last_hidden_state`` are the decoder's.
+
+    The encoder reads the text, and the decoder reads it too, shifted by one behind the model's start token as in
+    training: the state at position i has read the text before token i, the last one the whole text but its end token.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.config = model.config
+        start = model.config.decoder_start_token_id
+        self.start = int(start if start is not None else model.config.bos_token_id or 0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.model.parameters()).dtype
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False
+    ) -> BaseModelOutput:
+        """``input_ids``: (n, tokens); ``attention_mask``: (n, tokens), padded on the right."""
+        shifted = torch.cat([torch.full_like(input_ids[:, :1], self.start), input_ids[:, :-1]], dim=1)
+        output: Any = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=shifted,
+            decoder_attention_mask=attention_mask,
+            output_hidden_states=output_hidden_states,
+            use_cache=False,
+        )
+        return BaseModelOutput(last_hidden_state=output.last_hidden_state, hidden_states=output.decoder_hidden_states)

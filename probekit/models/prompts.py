@@ -1,0 +1,95 @@
+"""A template around each text, and where the text lies in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from probekit.errors import SpecError
+
+PLACE = "{text}"
+SENTINEL = "probekit text goes here"
+"""Stands for the text while the chat template is rendered once; what is around it is the template's own."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """What stands before and after each text, and whether the tokenizer still adds its special tokens.
+
+    A chat template brings its own beginning of text, so the tokenizer must not add a second one.
+    """
+
+    before: str = ""
+    after: str = ""
+    add_special_tokens: bool = True
+
+    def render(self, text: str) -> str:
+        """The whole prompt."""
+        return f"{self.before}{text}{self.after}"
+
+    def span(self, text: str) -> tuple[int, int]:
+        """First character of the text in the prompt, and the one after its last."""
+        return len(self.before), len(self.before) + len(text)
+
+
+def check_prompt(prompt: str | None) -> None:
+    """Raise SpecError for a prompt without exactly one place for the text."""
+    if prompt is not None and prompt.count(PLACE) != 1:
+        raise SpecError("--prompt", f"must have {PLACE} in it exactly once", repr(prompt))
+
+
+def make_template(prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The template of ``--prompt`` and ``--chat-template``, both, or neither.
+
+    With ``chat`` the prompt is the user's message, followed by the beginning of the assistant's answer.
+
+    Raises SpecError if the tokenizer has no chat template, or one that does not keep the message as it is.
+    """
+    before, after = ("", "") if prompt is None else prompt.split(PLACE)
+    if not chat:
+        return Template(before, after)
+    if tokenizer.chat_template is None:
+        raise SpecError("--chat-template", "this model's tokenizer has no chat template; use --prompt")
+    message = f"{before}{SENTINEL}{after}"
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+    )
+    if rendered.count(SENTINEL) != 1:
+        raise SpecError("--chat-template", "the chat template must hold the message exactly once")
+    left, right = rendered.split(SENTINEL)
+    return Template(left, right, add_special_tokens=False)
+
+
+def text_range(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
+    """First token that has a character of ``span``, and the one after the last; (k, k) if none has.
+
+    ``offsets``: per token the (start, stop) characters, (0, 0) for special tokens. A token across the border (a blank
+    and the first letters of the text, in byte-level vocabularies) belongs to the text. A character that took several
+    tokens (an emoji in bytes) gives all of them.
+    """
+    start, stop = span
+    inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+def cut_text(ids: list[int], within: tuple[int, int], max_length: int) -> tuple[list[int], tuple[int, int]]:
+    """Drop tokens from the end of the text until ``ids`` has ``max_length``; what is around the text stays whole.
+
+    Raises SpecError if the template alone is too long.
+    """
+    start, stop = within
+    surplus = len(ids) - max_length
+    if surplus <= 0:
+        return ids, within
+    if stop - start <= surplus:
+        raise SpecError("--max-length", f"the prompt alone takes {len(ids) - (stop - start)} tokens", str(max_length))
+    return ids[: stop - surplus] + ids[stop:], (start, stop - surplus)
+
+
+def as_ranges(ranges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """(n, 2) token positions."""
+    return np.array(ranges, dtype=np.int64).reshape(-1, 2)

@@ -1,0 +1,189 @@
+"""Every family: each layer equals transformers' own hidden states, however texts are batched and padded."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+
+import pytest
+import torch
+import transformers
+
+from probekit.errors import SpecError
+from probekit.models.backbone import prepare
+from tests.models.families import FAMILIES, build, reference_states
+
+TOLERANCE = 3e-6  # of the largest value of the layer, in float32
+# Of different lengths, several of one length, of one token, longer than the sliding windows of 6; with the ids of
+# padding, end and beginning as ordinary tokens inside.
+TEXTS = [
+    [5, 9, 3, 7, 11, 4, 8, 30, 31, 22, 17, 2],
+    [6],
+    [4, 4, 4],
+    [12, 13, 14],
+    [2, 0, 2, 1],
+    list(range(3, 25)),
+    [9, 1, 0],
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def read(backbone, texts, layers):
+    """Ragged states per layer, split by text."""
+    got = {}
+    lengths = [len(text) for text in texts]
+    backbone.stream(texts, layers=layers, receive=lambda k, states: got.update({k: states.clone().split(lengths)}))
+    return got
+
+
+def assert_states_equal(got, expected):
+    for layer, states in got.items():
+        scale = max(float(row[layer].abs().max()) for row in expected)
+        for mine, row in zip(states, expected, strict=True):
+            assert mine.shape == row[layer].shape
+            assert float((mine - row[layer]).abs().max()) <= TOLERANCE * scale, f"layer {layer}"
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request):
+    family = FAMILIES[request.param]
+    model = build(request.param)
+    expected = [reference_states(model, family.side, text) for text in TEXTS]
+    backbone = prepare(
+        copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="", side=family.side
+    )
+    return family, model, backbone, expected
+
+
+def test_every_layer_equals_hidden_states(case):
+    _, _, backbone, expected = case
+    n_layers = len(expected[0]) - 1
+    assert backbone.stack.n_layers == n_layers
+    assert len(backbone.stack.blocks) > 0, "no stack found: fallback"
+    got = read(backbone, TEXTS, tuple(range(n_layers + 1)))
+    assert list(got) == list(range(n_layers + 1))
+    assert_states_equal(got, expected)
+
+
+def test_what_is_found_out_about_the_model(case):
+    family, _, backbone, _ = case
+    assert (backbone.position_start is not None) == family.packed, backbone.batching
+    assert backbone.stack.final_norm == family.final_norm
+    assert backbone.causal == family.causal
+
+
+def test_batched_equals_one_by_one(case):
+    _, _, backbone, expected = case
+    layers = (0, backbone.stack.n_layers)
+    for text, row in zip(TEXTS, expected, strict=True):
+        assert_states_equal(read(backbone, [text], layers), [row])
+    backwards = list(reversed(TEXTS))
+    assert_states_equal(read(backbone, backwards, layers), list(reversed(expected)))
+
+
+def test_a_subset_of_layers_ends_the_pass_at_the_deepest(case):
+    _, _, backbone, expected = case
+    calls = []
+    handles = [
+        block.register_forward_hook(lambda *_: calls.append(1)) for block in dict.fromkeys(backbone.stack.blocks)
+    ]
+    got = read(backbone, TEXTS, (0, 1))
+    for handle in handles:
+        handle.remove()
+    assert list(got) == [0, 1]
+    assert_states_equal(got, expected)
+    most = 2 if backbone.stack.after else 1
+    assert len(calls) <= most < backbone.stack.n_layers + backbone.stack.after
+
+
+def test_left_padded_transformers_agrees(case):
+    """The other padding side, done by transformers itself with its mask and positions."""
+    _, model, backbone, _ = case
+    if model.config.is_encoder_decoder or model.config.model_type in ("mamba", "deberta-v2", "roberta", "mpnet", "distilbert"):
+        pytest.skip("transformers takes no positions here, so it can't be padded on the left")
+    texts = [[5, 9, 3, 7], [6], [12, 13, 14]]
+    width = max(map(len, texts))
+    ids = torch.tensor([[0] * (width - len(text)) + text for text in texts])
+    mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts])
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    options = {"position_ids": positions} if "position_ids" in inspect.signature(model.forward).parameters else {}
+    with torch.inference_mode():
+        padded = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options).hidden_states
+    expected = [[states[i, width - len(text) :] for states in padded] for i, text in enumerate(texts)]
+    assert_states_equal(read(backbone, texts, tuple(range(backbone.stack.n_layers + 1))), expected)
+
+
+@pytest.mark.parametrize("pad", [None, 2], ids=["no pad token", "pad is eos"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gemma2", "mistral"])
+def test_no_padding_token_or_one_that_is_also_the_end(name, pad):
+    model = build(name, pad_token_id=pad, eos_token_id=2)
+    expected = [reference_states(model, "encoder", text) for text in TEXTS]
+    backbone = prepare(copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="")
+    assert_states_equal(read(backbone, TEXTS, (0, 1, 2, 3)), expected)
+
+
+def test_where_no_stack_is_found_the_states_are_right_all_the_same(monkeypatch):
+    from probekit.models import blocks
+
+    monkeypatch.setattr(blocks, "_candidates", lambda _model: iter(()))
+    model = build("llama")
+    expected = [reference_states(model, "encoder", text) for text in TEXTS]
+    backbone = prepare(copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="")
+    assert backbone.stack.blocks == ()
+    assert "no stack of blocks found" in backbone.batching
+    assert_states_equal(read(backbone, TEXTS, (1, 3)), expected)
+
+
+def test_positions_start_anew_in_every_packed_text(monkeypatch):
+    """Trap: position ids that run on through the packed row."""
+    from probekit.models import backbone as module
+
+    model = build("gpt2")
+    expected = [reference_states(model, "encoder", text) for text in TEXTS]
+    backbone = prepare(copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="")
+    right = module._packed_inputs
+
+    def running_on(*arguments):
+        inputs = right(*arguments)
+        return inputs | {"position_ids": torch.arange(inputs["input_ids"].shape[1]).unsqueeze(0)}
+
+    monkeypatch.setattr(module, "_packed_inputs", running_on)
+    with pytest.raises(AssertionError, match="layer 0"):
+        assert_states_equal(read(backbone, TEXTS, (0, 3)), expected)
+
+
+def test_longer_texts_than_the_sliding_window_are_not_packed():
+    backbone = prepare(build("mistral"), device=torch.device("cpu"), dtype="float32", dtype_reason="")
+    from probekit.models import packing
+
+    assert packing.PACKED.max_length == 6
+    seen = []
+    hook = backbone.model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    read(backbone, [[5, 6, 7], [8, 9, 3]], (0,))
+    read(backbone, [[5, 6, 7, 8, 9, 10, 11], [8]], (0,))
+    hook.remove()
+    assert seen == [(1, 6), (2, 7)]
+
+
+def test_a_side_that_the_model_has_not():
+    with pytest.raises(SpecError, match="--side decoder: goes with encoder-decoder models; got a llama"):
+        prepare(build("llama"), device=torch.device("cpu"), dtype="float32", dtype_reason="", side="decoder")
+    with pytest.raises(SpecError, match="--side both: encoder or decoder"):
+        prepare(build("t5"), device=torch.device("cpu"), dtype="float32", dtype_reason="", side="both")
+
+
+def test_position_tables_with_room_for_padding():
+    limits = {"roberta": 62, "mpnet": 62, "bert": 64, "llama": 64, "bart": 64}
+    for name, most in limits.items():
+        backbone = prepare(build(name), device=torch.device("cpu"), dtype="float32", dtype_reason="")
+        assert backbone.max_positions == most, name
+        longest = [5 + i % 50 for i in range(most)]
+        read(backbone, [longest], (1,))
