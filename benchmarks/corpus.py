@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+WORDS = "the a film of and to is in that it as with for its an this but on be at by one about not like"
+
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
@@ -15,7 +17,7 @@ def sentences() -> list[str]:
     if path.exists():
         return [line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     rng = np.random.default_rng(0)
-    words = "the a film of and to is in that it as with for its an this but on be at by one about not like".split()
+    words = np.array(WORDS.split())
     return [" ".join(rng.choice(words, size=int(rng.integers(4, 35)))) for _ in range(7000)]
 
 

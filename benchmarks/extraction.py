@@ -15,7 +15,6 @@ import argparse
 import gc
 import importlib.util
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,10 +30,11 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.corpus import long_tailed, sentences
+from benchmarks.corpus import long_tailed
 from probekit.extraction import make_plan, run
 from probekit.models import locate
-from probekit.models.backbone import Backbone, load_backbone
+from probekit.models.backbone import Backbone
+from probekit.models.loading import load_backbone
 from probekit.models.tokens import encode, load_tokenizer
 from probekit.spec import CacheLayout, Examples
 from probekit.store import open_cache, open_writer
@@ -203,7 +203,8 @@ def speed(model: str, n_texts: int, repeats: int, threads: int, dtypes: list[str
     parameters = sum(p.numel() for n, p in backbones[dtypes[0]].model.named_parameters() if "embed" not in n)
     best = found["probekit" + dtypes[-1]][0]
     print(
-        f"\n**{model}**, {n_texts:,} texts of long-tailed length ({tokens:,} tokens), {threads} thread(s), median of {repeats}\n"
+        f"\n**{model}**, {n_texts:,} texts of long-tailed length ({tokens:,} tokens), "
+        f"{threads} thread(s), median of {repeats}\n"
     )
     print("| variant | compute | s | CPU s | tokens/s | GFLOP/s | probekit, same dtype, is |")
     print("|---|---|--:|--:|--:|--:|--:|")
@@ -212,7 +213,8 @@ def speed(model: str, n_texts: int, repeats: int, threads: int, dtypes: list[str
         ratio = wall / found["probekit" + variant.dtype][0]
         flops = 2 * parameters * tokens / wall / 1e9
         print(
-            f"| {variant.name} | {variant.dtype} | {wall:.2f} | {cpu:.2f} | {tokens / wall:,.0f} | {flops:.0f} | {ratio:.2f} x |"
+            f"| {variant.name} | {variant.dtype} | {wall:.2f} | {cpu:.2f} | {tokens / wall:,.0f} | {flops:.0f} "
+            f"| {ratio:.2f} x |"
         )
     print(
         f"\nTutorial loop against probekit at the fastest dtype here: {found['tutorial loopfloat32'][0] / best:.1f} x."
@@ -269,7 +271,8 @@ def memory() -> None:
     print(f"| output_hidden_states=True | {found['all', 31]:.0f} |")
     added, extra = (found[key] - found["none", 0] for key in (("probekit", 31), ("all", 31)))
     print(
-        f"\n31 against 2 layers: {found['probekit', 31] / found['probekit', 2]:.3f}; added over the bare forward: {added:.0f} MB, {added / extra:.2f} of what output_hidden_states adds."
+        f"\n31 against 2 layers: {found['probekit', 31] / found['probekit', 2]:.3f}; added over the bare forward: "
+        f"{added:.0f} MB, {added / extra:.2f} of what output_hidden_states adds."
     )
 
 

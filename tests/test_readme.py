@@ -43,7 +43,7 @@ def test_code_blocks_run(folder, monkeypatch, tiny_model, capsys):
     code = "\n".join(blocks("python"))
     # (With two layers, the tiny model's deepest stands for layer 3.)
     code = code.replace(HUB_MODEL, str(tiny_model)).replace("cache.layer(3,", "cache.layer(2,")
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    exec(compile(code, "README.md", "exec"), {})
     assert "selected" in capsys.readouterr().out
 
 

@@ -12,8 +12,9 @@ from torch import get_num_threads
 
 from probekit.api.request import Request
 from probekit.extraction import make_plan, run
-from probekit.models.backbone import Backbone, load_backbone
+from probekit.models.backbone import Backbone
 from probekit.models.layers import parse_layers
+from probekit.models.loading import load_backbone
 from probekit.models.source import ModelSource
 from probekit.models.tokens import choose_max_length, encode, load_tokenizer
 from probekit.spec import CacheLayout, Examples, Json, Listener

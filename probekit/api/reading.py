@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.extraction import make_plan, run
-from probekit.models.backbone import load_backbone
+from probekit.models.loading import load_backbone
 from probekit.models.source import ModelSource
 from probekit.models.tokens import encode, load_tokenizer
 from probekit.spec import Json, Listener, WindowStates

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel
 
-from probekit.errors import ModelError, SpecError
+from probekit.errors import SpecError
 from probekit.models import packing
 from probekit.models.blocks import Stack, find_stack, stream_states
 from probekit.models.decoder_side import DecoderSide
-from probekit.models.source import ModelSource
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CALIBRATION = ([1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
 
 
@@ -54,7 +49,7 @@ class Backbone:
             inputs = _packed_inputs(sequences, self.position_start, self.pad_id, self.device)
 
             def ragged(states: Tensor) -> Tensor:
-                return states[0].float()
+                return states[0].to(self.device).float()
         else:
             if self.position_start is not None:
                 packing.switch_attention(self.model, "sdpa")
@@ -62,7 +57,7 @@ class Backbone:
             real = inputs["attention_mask"].bool()
 
             def ragged(states: Tensor) -> Tensor:
-                return states[real].float()
+                return states.to(self.device)[real].float()
 
         try:
             with torch.inference_mode():
@@ -74,40 +69,6 @@ class Backbone:
                 packing.switch_attention(self.model, packing.NAME)
 
 
-def load_backbone(
-    source: ModelSource,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    threads: int | None = None,
-    trust_remote_code: bool = False,
-) -> Backbone:
-    """Load and calibrate a model.
-
-    Raises:
-        ModelError: transformers can't load it. SpecError: no such device or dtype.
-    """
-    torch.set_num_threads(threads or usable_cores())
-    chosen_device = _choose_device(device)
-    chosen_dtype, reason = _choose_dtype(dtype, chosen_device)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        model = AutoModel.from_pretrained(
-            source.load_from,
-            gguf_file=source.gguf_file,
-            revision=source.revision if source.on_hub else None,
-            dtype=DTYPES[chosen_dtype],
-            trust_remote_code=trust_remote_code,
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(
-            f"model {source.name}", f"transformers could not load it: {str(error).splitlines()[0]}"
-        ) from error
-    gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
-    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason)
-
-
 def prepare(
     model: PreTrainedModel, *, device: torch.device, dtype: str, dtype_reason: str, side: str = "encoder"
 ) -> Backbone:
@@ -115,7 +76,8 @@ def prepare(
 
     ``side``: of an encoder-decoder model, "encoder" or "decoder".
     """
-    whole = model.to(device).eval().requires_grad_(False)
+    spread = hasattr(model, "hf_device_map")  # over several devices already: not to be moved
+    whole = (model if spread else model.to(device)).eval().requires_grad_(False)
     model = _one_side(whole, side)
     config = model.config.get_text_config()
     pad_id = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
@@ -144,19 +106,6 @@ def prepare(
     )
 
 
-def usable_cores() -> int:
-    """Cores this process may run on, by affinity and by the container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # not in a container, or an older one: affinity alone counts
-    return max(1, cores)
-
-
 def _one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide:
     if side not in ("encoder", "decoder"):
         raise SpecError(f"--side {side}", "encoder or decoder")
@@ -171,35 +120,6 @@ def _position_offset(model: torch.nn.Module, positions: int) -> int:
     """RoBERTa-like tables of positions keep the first pad + 1 of them for padding."""
     tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m.num_embeddings == positions]
     return max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
-
-
-def _choose_device(name: str) -> torch.device:
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise SpecError(
-            "--device", "auto, cpu, cuda, cuda:N or mps, as far as this machine has them", repr(name)
-        ) from error
-    return device
-
-
-def _choose_dtype(name: str, device: torch.device) -> tuple[str, str]:
-    if name != "auto":
-        if name not in DTYPES:
-            raise SpecError("--dtype", f"one of auto, {', '.join(DTYPES)}", repr(name))
-        return name, "as asked"
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ("bfloat16", "the GPU has it") if fast else ("float32", "the GPU has no bfloat16")
-    capabilities = torch.cpu.get_capabilities()
-    if device.type == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")):
-        return "bfloat16", "the processor has bfloat16 instructions"
-    return "float32", "no bfloat16 instructions here"
 
 
 def _packed_inputs(

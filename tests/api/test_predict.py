@@ -63,7 +63,7 @@ def test_only_blocks_up_to_the_layer_run(fitted, tiny_model, monkeypatch):
     layer = load_probe(path).card["layer"]
     calls = []
     forward = BertLayer.forward
-    import probekit.api.reading as reading
+    from probekit.api import reading
 
     loaded = reading.load_backbone
 
@@ -95,7 +95,7 @@ def test_a_changed_file_is_refused(fitted, tmp_path, tiny_model):
     with pytest.raises(SpecError, match="needs its card"):
         predict(copy, ["good"], model=tiny_model)
     card_path(copy).write_text(card_path(paths[0]).read_text())
-    with pytest.raises(SpecError, match="must be the file that .*json speaks of"):
+    with pytest.raises(SpecError, match=r"must be the file that .*json speaks of"):
         predict(copy, ["good"], model=tiny_model)
 
 

@@ -36,7 +36,7 @@ class Slow(Silent):
     def __init__(self, pause):
         self.pause = pause
 
-    def advance(self, done):
+    def advance(self, done):  # noqa: ARG002
         time.sleep(self.pause)
 
 
@@ -205,7 +205,7 @@ def test_other_texts_labels_or_weights_never_reuse_a_cache(tmp_path, tiny_model,
         with pytest.raises(StaleCacheError, match=f"^{field}: "):
             extract(tiny_model, changed, out=out)
     other = save_tiny_bert(tmp_path / tiny_model.name, seed=1)
-    with pytest.raises(StaleCacheError, match="^(model|revision): "):
+    with pytest.raises(StaleCacheError, match=r"^(model|revision): "):
         extract(other, tiny_data, out=out)
 
 

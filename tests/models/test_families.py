@@ -105,7 +105,13 @@ def test_a_subset_of_layers_ends_the_pass_at_the_deepest(case):
 def test_left_padded_transformers_agrees(case):
     """The other padding side, done by transformers itself with its mask and positions."""
     _, model, backbone, _ = case
-    if model.config.is_encoder_decoder or model.config.model_type in ("mamba", "deberta-v2", "roberta", "mpnet", "distilbert"):
+    if model.config.is_encoder_decoder or model.config.model_type in (
+        "mamba",
+        "deberta-v2",
+        "roberta",
+        "mpnet",
+        "distilbert",
+    ):
         pytest.skip("transformers takes no positions here, so it can't be padded on the left")
     texts = [[5, 9, 3, 7], [6], [12, 13, 14]]
     width = max(map(len, texts))

@@ -1,0 +1,125 @@
+"""Getting a model's weights onto the device: which device, which dtype, how many threads."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedModel, modeling_gguf_pytorch_utils
+from transformers.utils import logging as transformers_logging
+
+from probekit.errors import ModelError, SpecError
+from probekit.models.backbone import Backbone, prepare
+from probekit.models.source import ModelSource
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_backbone(
+    source: ModelSource,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    side: str = "encoder",
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+    random_seed: int | None = None,
+) -> Backbone:
+    """Load and calibrate a model.
+
+    ``side``: of an encoder-decoder model. ``random_seed``: weights drawn anew from the model's own initialisation, for
+    the control of how much an untrained model of this shape gives. With several GPUs and ``device="auto"`` the layers
+    are spread over them.
+
+    Raises:
+        ModelError: transformers can't load it. SpecError: no such device, dtype or side.
+    """
+    torch.set_num_threads(threads or usable_cores())
+    chosen_device = _choose_device(device)
+    chosen_dtype, reason = _choose_dtype(dtype, chosen_device)
+    options: dict[str, Any] = {
+        "gguf_file": source.gguf_file,
+        "revision": source.revision if source.on_hub else None,
+        "trust_remote_code": trust_remote_code,
+    }
+    if device == "auto" and torch.cuda.device_count() > 1 and random_seed is None:
+        options["device_map"] = "auto"
+    with _quiet():
+        try:
+            model = _load(source, DTYPES[chosen_dtype], options, random_seed)
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            message = f"transformers could not load it: {str(error).splitlines()[0]}"
+            raise ModelError(f"model {source.name}", message) from error
+    gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
+    if "device_map" in options:
+        chosen_device = model.device
+    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason, side=side)
+
+
+def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], random_seed: int | None) -> PreTrainedModel:
+    if random_seed is None:
+        return AutoModel.from_pretrained(source.load_from, dtype=dtype, **options)
+    config = AutoConfig.from_pretrained(source.load_from, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed)
+        return AutoModel.from_config(config, trust_remote_code=options["trust_remote_code"]).to(dtype)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no advice of transformers' between ours; its errors come as exceptions all the same."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    bar = modeling_gguf_pytorch_utils.tqdm  # has no switch of its own
+    modeling_gguf_pytorch_utils.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = bar
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, by affinity and by the container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # not in a container, or an older one: affinity alone counts
+    return max(1, cores)
+
+
+def _choose_device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(
+            "--device", "auto, cpu, cuda, cuda:N or mps, as far as this machine has them", repr(name)
+        ) from error
+    return device
+
+
+def _choose_dtype(name: str, device: torch.device) -> tuple[str, str]:
+    if name != "auto":
+        if name not in DTYPES:
+            raise SpecError("--dtype", f"one of auto, {', '.join(DTYPES)}", repr(name))
+        return name, "as asked"
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "the GPU has it") if fast else ("float32", "the GPU has no bfloat16")
+    capabilities = torch.cpu.get_capabilities()
+    if device.type == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")):
+        return "bfloat16", "the processor has bfloat16 instructions"
+    return "float32", "no bfloat16 instructions here"
