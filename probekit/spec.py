@@ -135,8 +135,8 @@ TABLE_COLUMNS: tuple[str, ...] = (
 class ChosenProbe:
     """The fitted probe of the layer that was best on validation, of the first seed, to be kept and used.
 
-    ``estimator``: scikit-learn's, fitted on training rows. ``row``: its row of the table. ``test``: (n_test,) positions of the test rows in the
-    cache; ``predicted``: (n_test,) its answers there.
+    ``estimator``: scikit-learn's, fitted on training rows. ``row``: its row of the table. ``test``: (n_test,) positions
+    of the test rows in the cache; ``predicted``: (n_test,) its answers there.
     """
 
     target: str

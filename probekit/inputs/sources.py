@@ -27,8 +27,8 @@ def parse_source(source: str | os.PathLike[str]) -> Path | HubId:
     """Tell files from datasets.
 
     A path object is a path, and so is text that exists as one, begins with ``.``, ``/`` or ``~``, ends in
-    ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``, looks like a file's name (a dot and no slash), or can't be the name of a
-    dataset (two slashes, a blank).
+    ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``, looks like a file's name (a dot and no slash), or can't be the name
+    of a dataset (two slashes, a blank).
 
     >>> parse_source("org/data:small@v1.0")
     HubId(given='org/data:small@v1.0', name='org/data', config='small', revision='v1.0')

@@ -28,14 +28,14 @@ class Preconditioner:
         narrow = v.astype(np.float32)
         if self.right is None:
             return (self.left @ narrow).astype(np.float64)
-        return np.asarray(self.identity * v + (self.left @ (self.right @ narrow)))
+        return np.asarray(self.identity * v + (self.left @ (self.right @ narrow)), dtype=np.float64)
 
     def apply_transposed(self, g: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tᵀ g for ``g`` (d, columns)."""
         narrow = g.astype(np.float32)
         if self.right is None:
             return (self.left.T @ narrow).astype(np.float64)
-        return np.asarray(self.identity * g + (self.right.T @ (self.left.T @ narrow)))
+        return np.asarray(self.identity * g + (self.right.T @ (self.left.T @ narrow)), dtype=np.float64)
 
 
 def weighted_gram(Z: NDArray[np.float32], row_weights: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -44,12 +44,12 @@ def weighted_gram(Z: NDArray[np.float32], row_weights: NDArray[np.float32]) -> N
     root = np.sqrt(row_weights)[:, None]
     if n < d:
         weighted = Z * root
-        return (weighted @ weighted.T).astype(np.float64) / n
+        return np.asarray((weighted @ weighted.T).astype(np.float64) / n)
     gram = np.zeros((d, d))
     for start in range(0, n, BLOCK_ROWS):
         block = Z[start : start + BLOCK_ROWS] * root[start : start + BLOCK_ROWS]
         gram += block.T @ block
-    return gram / n
+    return np.asarray(gram / n)
 
 
 def precondition(
