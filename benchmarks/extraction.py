@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.corpus import long_tailed
-from probekit.extraction import make_plan, run
+from probekit.extraction import Reading, make_plan, run
 from probekit.models import locate
 from probekit.models.backbone import Backbone
 from probekit.models.loading import load_backbone
@@ -129,7 +129,7 @@ def probekit_run(backbone: Backbone, tokenizer, texts, out: Path) -> None:
     )
     examples = Examples("benchmark", "text", texts, names, {})
     with open_writer(out, spec={"n": len(texts)}, provenance={}, layout=layout, examples=examples) as writer:
-        run(backbone, encoded.ids, plan, writer, layers=layers, poolings=POOLINGS)
+        run(backbone, Reading(encoded.ids, plan, layers, POOLINGS), writer)
         writer.seal()
 
 

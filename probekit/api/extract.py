@@ -31,6 +31,13 @@ def extract(
     batch_tokens: int | None = None,
     threads: int | None = None,
     store_text: bool = True,
+    tokens: bool = False,
+    token_dtype: str = "float16",
+    prompt: str | None = None,
+    chat_template: bool = False,
+    pool_over: str = "all",
+    side: str = "encoder",
+    random_seed: int | None = None,
     allow_nonfinite: bool = False,
     trust_remote_code: bool = False,
     overwrite: bool = False,
@@ -42,6 +49,10 @@ def extract(
     Hugging Face dataset ids; ``text``: the column to read; ``split``: which splits of a hub dataset. ``layers``:
     ``"all"``, ``"0,4,8"``, ``"0:12:2"`` or ``"-1"``. ``pooling``: names of ``probekit.pooling.POOLINGS``, by default
     ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder. None means "choose what is best here".
+    ``prompt``: a template with ``{text}`` in it; ``chat_template``: the model's own around that. ``pool_over``:
+    ``"all"`` tokens, or those of the ``"text"`` alone, without prompt and special tokens. ``tokens``: keep the states
+    of every token, in ``token_dtype``. ``side``: of an encoder-decoder model. ``random_seed``: weights drawn anew, as a
+    control.
 
     A finished cache made from the same things is opened at once; an unfinished one is gone on with, and its bytes are
     then those of an undisturbed run. Returns the finished cache, open.
@@ -62,6 +73,13 @@ def extract(
         store_dtype=store_dtype,
         batch_tokens=batch_tokens,
         store_text=store_text,
+        tokens=tokens,
+        token_dtype=token_dtype,
+        prompt=prompt,
+        chat_template=chat_template,
+        pool_over=pool_over,
+        side=side,
+        random_seed=random_seed,
     )
     check_request(request)
     if not Path(out).expanduser().resolve().parent.is_dir():

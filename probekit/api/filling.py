@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from torch import get_num_threads
 
-from probekit.api.request import Request
-from probekit.extraction import make_plan, run
+from probekit.api.request import PLACE, Request
+from probekit.errors import InputError
+from probekit.extraction import Reading, make_plan, run
 from probekit.models.backbone import Backbone
 from probekit.models.layers import parse_layers
 from probekit.models.loading import load_backbone
+from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
-from probekit.models.tokens import choose_max_length, encode, load_tokenizer
-from probekit.spec import CacheLayout, Examples, Json, Listener
+from probekit.models.tokens import Encoded, choose_max_length, encode, load_tokenizer
+from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout
 from probekit.store import open_writer, partial_path
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768, "mps": 8192}
@@ -51,27 +54,33 @@ def fill(
         source,
         device=request.device or "auto",
         dtype=request.dtype or "auto",
+        side=request.side,
+        random_seed=request.random_seed,
         threads=handling.threads,
         trust_remote_code=handling.trust_remote_code,
     )
     tokenizer = load_tokenizer(source, trust_remote_code=handling.trust_remote_code)
     layers = parse_layers(request.layers, backbone.stack.n_layers)
-    poolings = request.pooling or (("last", "mean_skip_first") if backbone.causal else ("mean",))
+    poolings = request.pooling or _default_poolings(causal=backbone.causal, pool_over=request.pool_over)
     max_length = choose_max_length(request.max_length, tokenizer, backbone.max_positions)
     batch_tokens = request.batch_tokens or BATCH_TOKENS.get(backbone.device.type, 4096)
+    before, after = ("", "") if request.prompt is None else request.prompt.split(PLACE)
     listener.stage("tokenising", total=len(examples), unit="texts")
     encoded = encode(
         tokenizer,
         examples.texts,
         max_length=max_length,
         ids=[str(i) for i in examples.ids],
+        template=make_template(before, after, chat=request.chat_template, tokenizer=tokenizer),
         on_progress=listener.advance,
     )
+    _check_ranges(encoded, examples, request)
     d_model = backbone.stack.d_model
     plan = make_plan(
         encoded.n_tokens,
         batch_tokens=batch_tokens,
         bytes_per_row=4 * d_model * len(layers) * len(poolings),
+        bytes_per_token=4 * d_model * len(layers) if request.tokens else 0,
         padded=backbone.position_start is None,
     )
     spec = known | {
@@ -95,6 +104,7 @@ def fill(
         truncated=encoded.truncated,
         windows=plan.windows,
         pooled_dtype=request.store_dtype,
+        tokens=_token_layout(encoded, request.token_dtype) if request.tokens else None,
     )
     _tell(listener, backbone, n_truncated=int(encoded.truncated.sum()), max_length=max_length)
     with open_writer(
@@ -111,16 +121,29 @@ def fill(
         if left < len(plan.windows):
             listener.note(f"going on with {partial_path(out).name}: {left} of {len(plan.windows)} windows to do")
         listener.stage("extracting", total=int(encoded.n_tokens.sum()), unit="tokens")
-        run(
-            backbone,
-            encoded.ids,
-            plan,
-            writer,
-            layers=layers,
-            poolings=poolings,
-            on_progress=lambda progress: listener.advance(progress.tokens),
-        )
+        over = encoded.text_range if request.pool_over == "text" else None
+        reading = Reading(encoded.ids, plan, layers, poolings, over, request.tokens)
+        run(backbone, reading, writer, on_progress=lambda progress: listener.advance(progress.tokens))
         writer.seal()
+
+
+def _default_poolings(*, causal: bool, pool_over: str) -> tuple[str, ...]:
+    if not causal:
+        return ("mean",)
+    return ("last", "mean_skip_first") if pool_over == "all" else ("last", "mean")
+
+
+def _check_ranges(encoded: Encoded, examples: Examples, request: Request) -> None:
+    empty = np.flatnonzero(encoded.text_range[:, 0] == encoded.text_range[:, 1])
+    if request.pool_over == "text" and len(empty):
+        row = int(empty[0])
+        where = f"{examples.source}, example {examples.ids[row]}"
+        raise InputError(where, "with --pool-over text a text needs a token of its own", repr(examples.texts[row][:40]))
+
+
+def _token_layout(encoded: Encoded, dtype: str) -> TokenLayout:
+    joined = np.concatenate
+    return TokenLayout(joined(encoded.ids), joined(encoded.special), joined(encoded.word), dtype)
 
 
 def _tell(listener: Listener, backbone: Backbone, *, n_truncated: int, max_length: int) -> None:

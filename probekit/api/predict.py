@@ -17,7 +17,10 @@ from probekit.models.source import ModelSource, locate
 from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, save_probe
 from probekit.spec import ChosenProbe, Json, Listener, Silent
 
-MODEL_FIELDS = ("model", "revision", "tokenizer", "max_length", "dtype", "batch_tokens", "store_dtype")
+MODEL_FIELDS = (
+    *("model", "revision", "tokenizer", "max_length", "dtype", "batch_tokens", "store_dtype"),
+    *("prompt", "chat_template", "pool_over", "side", "random_seed"),
+)
 """What of a cache's spec a prediction must repeat."""
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.extraction import make_plan, run
+from probekit.api.request import PLACE
+from probekit.extraction import Reading, make_plan, run
 from probekit.models.loading import load_backbone
+from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
 from probekit.models.tokens import encode, load_tokenizer
 from probekit.spec import Json, Listener, WindowStates
@@ -46,20 +48,27 @@ def read_states(
     cache = card["cache"]
     listener.stage(f"loading {source.name}", total=0, unit="")
     backbone = load_backbone(
-        source, device=device, dtype=cache["dtype"], threads=threads, trust_remote_code=trust_remote_code
+        source,
+        device=device,
+        dtype=cache["dtype"],
+        side=cache["side"],
+        random_seed=cache["random_seed"],
+        threads=threads,
+        trust_remote_code=trust_remote_code,
     )
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
-    encoded = encode(tokenizer, texts, max_length=cache["max_length"], ids=[str(i + 1) for i in range(len(texts))])
+    before, after = ("", "") if cache["prompt"] is None else cache["prompt"].split(PLACE)
+    encoded = encode(
+        tokenizer,
+        texts,
+        max_length=cache["max_length"],
+        ids=[str(i + 1) for i in range(len(texts))],
+        template=make_template(before, after, chat=cache["chat_template"], tokenizer=tokenizer),
+    )
+    over = encoded.text_range if cache["pool_over"] == "text" else None
     plan = make_plan(encoded.n_tokens, batch_tokens=cache["batch_tokens"], padded=backbone.position_start is None)
     sink = _Collected(plan.windows, len(texts), backbone.stack.d_model)
     listener.stage("reading", total=int(encoded.n_tokens.sum()), unit="tokens")
-    run(
-        backbone,
-        encoded.ids,
-        plan,
-        sink,
-        layers=(int(card["layer"]),),
-        poolings=(str(card["pooling"]),),
-        on_progress=lambda progress: listener.advance(progress.tokens),
-    )
+    reading = Reading(encoded.ids, plan, (int(card["layer"]),), (str(card["pooling"]),), over)
+    run(backbone, reading, sink, on_progress=lambda progress: listener.advance(progress.tokens))
     return stored_values(sink.states, cache["store_dtype"])

@@ -17,6 +17,9 @@ from probekit.store.layout import FORMAT_VERSION, STORAGE_DTYPES
 POOLING_NAMES = ("mean", "last", "first", "max", "mean_skip_first")
 """The keys of ``pooling.POOLINGS``, known here without loading torch (a test holds the two together)."""
 
+PLACE = "{text}"
+"""Where a prompt has the text."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -30,6 +33,13 @@ class Request:
     store_dtype: str = "float32"
     batch_tokens: int | None = None
     store_text: bool = True
+    tokens: bool = False
+    token_dtype: str = "float16"
+    prompt: str | None = None
+    chat_template: bool = False
+    pool_over: str = "all"
+    side: str = "encoder"
+    random_seed: int | None = None
 
 
 def check_request(request: Request) -> None:
@@ -39,10 +49,20 @@ def check_request(request: Request) -> None:
             raise SpecError(f"--pooling {name}", f"one of {', '.join(POOLING_NAMES)}")
     if request.pooling is not None and (not request.pooling or len(set(request.pooling)) < len(request.pooling)):
         raise SpecError("--pooling", "at least one, none twice", ",".join(request.pooling))
-    if request.store_dtype not in STORAGE_DTYPES:
-        raise SpecError(f"--store-dtype {request.store_dtype}", f"one of {', '.join(STORAGE_DTYPES)}")
+    for option, dtype in (("--store-dtype", request.store_dtype), ("--token-dtype", request.token_dtype)):
+        if dtype not in STORAGE_DTYPES:
+            raise SpecError(f"{option} {dtype}", f"one of {', '.join(STORAGE_DTYPES)}")
     if request.batch_tokens is not None and request.batch_tokens < 1:
         raise SpecError(f"--batch-tokens {request.batch_tokens}", "at least 1")
+    if request.prompt is not None and request.prompt.count(PLACE) != 1:
+        raise SpecError("--prompt", f"must have {PLACE} in it exactly once", repr(request.prompt))
+    if request.pool_over not in ("all", "text"):
+        raise SpecError(f"--pool-over {request.pool_over}", "all or text")
+    if request.pool_over == "text" and "mean_skip_first" in (request.pooling or ()):
+        message = "leaves out the first position of the whole input; with --pool-over text take mean"
+        raise SpecError("--pooling mean_skip_first", message)
+    if request.side not in ("encoder", "decoder"):
+        raise SpecError(f"--side {request.side}", "encoder or decoder")
     parse_layers(request.layers, 1 << 20)  # its form alone; the model says how many there are
 
 
@@ -57,6 +77,12 @@ def known_fields(request: Request, source: ModelSource, examples: Examples) -> J
         "columns": columns_digest(examples.columns, examples.ids),
         "store_dtype": request.store_dtype,
         "store_text": request.store_text,
+        "tokens": request.token_dtype if request.tokens else None,
+        "prompt": request.prompt,
+        "chat_template": request.chat_template,
+        "pool_over": request.pool_over,
+        "side": request.side,
+        "random_seed": request.random_seed,
     }
     asked: Json = {
         "poolings": None if request.pooling is None else list(request.pooling),

@@ -38,6 +38,19 @@ def extract(
     dtype: Annotated[str, typer.Option(help="Compute in auto, float32, bfloat16 or float16.")] = "auto",
     store_dtype: Annotated[str, typer.Option(help="Store as float32, float16 or bfloat16.")] = "float32",
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens per batch. [default: by device]")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Keep the states of every token, too.")] = False,
+    token_dtype: Annotated[str, typer.Option(help="Store token states as float32, float16 or bfloat16.")] = "float16",
+    prompt: Annotated[str | None, typer.Option(help="Template around each text, with {text} in it.")] = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="The model's chat template around it.")
+    ] = False,
+    pool_over: Annotated[
+        str, typer.Option(help="Pool over all tokens, or those of the text alone: all, text.")
+    ] = "all",
+    side: Annotated[str, typer.Option(help="Of an encoder-decoder model: encoder or decoder.")] = "encoder",
+    random_seed: Annotated[
+        int | None, typer.Option(help="Draw the model's weights anew, as a control; any whole number.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: the cores there are]")] = None,
     no_store_text: Annotated[bool, typer.Option("--no-store-text", help="Leave the texts out of the cache.")] = False,
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Store NaN and inf as they are.")] = False,
@@ -71,6 +84,13 @@ def extract(
                 dtype=dtype,
                 store_dtype=store_dtype,
                 batch_tokens=batch_tokens,
+                tokens=tokens,
+                token_dtype=token_dtype,
+                prompt=prompt,
+                chat_template=chat_template,
+                pool_over=pool_over,
+                side=side,
+                random_seed=random_seed,
                 threads=threads,
                 store_text=not no_store_text,
                 allow_nonfinite=allow_nonfinite,

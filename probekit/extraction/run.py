@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,6 +19,22 @@ from probekit.spec import FeatureSink, WindowStates
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What is read and what is kept of it.
+
+    ``ids[i]``: the token ids of row i. ``pool_over``: (n, 2) first token to pool over and the one after the last, or
+    None for all tokens. ``tokens``: keep the states of every token too.
+    """
+
+    ids: Sequence[Sequence[int] | NDArray[np.int32]]
+    plan: Plan
+    layers: tuple[int, ...]
+    poolings: tuple[str, ...]
+    pool_over: NDArray[np.int64] | None = None
+    tokens: bool = False
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far the run is, counting windows done in an earlier run."""
 
@@ -28,45 +44,41 @@ class Progress:
 
 @dataclass
 class _Window:
-    """A window's pooled states on the device, in input order: batches scatter their rows into place."""
+    """A window's states on the device, in input order: batches scatter their rows into place.
+
+    ``token_start``: where in ``tokens[layer]`` each row of the window begins.
+    """
 
     start: int
     pooled: dict[tuple[str, int], Tensor]
+    tokens: dict[int, Tensor] = field(default_factory=dict)
+    token_start: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     split_batches: int = 0
 
 
 def run(
     backbone: Backbone,
-    ids: Sequence[list[int]],
-    plan: Plan,
+    reading: Reading,
     sink: FeatureSink,
     *,
-    layers: tuple[int, ...],
-    poolings: tuple[str, ...],
     on_progress: Callable[[Progress], None] = lambda _progress: None,
 ) -> None:
     """Fill every window that ``sink`` says is pending.
 
-    Peak memory is one batch of the model, one layer's states, and two windows' pooled output, whatever the number of
-    layers. Raises OutOfMemoryError if a single row doesn't fit, and whatever the sink raises.
+    Peak memory is one batch of the model, one layer's states, and two windows' output, whatever the number of layers.
+    Raises OutOfMemoryError if a single row doesn't fit, and whatever the sink raises.
     """
     pending = set(sink.pending())
-    sizes = np.array([len(row) for row in ids])
-    done = [slice(*window) for i, window in enumerate(plan.windows) if i not in pending]
+    sizes = np.array([len(row) for row in reading.ids])
+    done = [slice(*window) for i, window in enumerate(reading.plan.windows) if i not in pending]
     rows, tokens = sum(part.stop - part.start for part in done), int(sum(sizes[part].sum() for part in done))
     on_progress(Progress(rows, tokens))
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:
         for index in sorted(pending):
-            start, stop = plan.windows[index]
-            pooled = {
-                (pooling, layer): torch.empty(stop - start, backbone.stack.d_model, device=backbone.device)
-                for pooling in poolings
-                for layer in layers
-            }
-            window = _Window(start, pooled)
-            for batch in plan.batches[index]:
-                _read_batch(backbone, ids, batch, window)
+            window = _empty_window(backbone, reading, *reading.plan.windows[index], sizes)
+            for batch in reading.plan.batches[index]:
+                _read_batch(backbone, reading, batch, window)
                 rows, tokens = rows + len(batch), tokens + int(sizes[batch].sum())
                 on_progress(Progress(rows, tokens))
             if writing is not None:
@@ -76,25 +88,44 @@ def run(
             writing.result()
 
 
+def _empty_window(backbone: Backbone, reading: Reading, start: int, stop: int, sizes: NDArray[np.int64]) -> _Window:
+    def room(n: int) -> Tensor:
+        return torch.empty(n, backbone.stack.d_model, device=backbone.device)
+
+    pooled = {(pooling, layer): room(stop - start) for pooling in reading.poolings for layer in reading.layers}
+    if not reading.tokens:
+        return _Window(start, pooled)
+    ends = np.cumsum(sizes[start:stop])
+    return _Window(start, pooled, {layer: room(int(ends[-1])) for layer in reading.layers}, ends - sizes[start:stop])
+
+
 def _write(sink: FeatureSink, index: int, window: _Window) -> None:
     pooled = {key: states.cpu().numpy() for key, states in window.pooled.items()}
-    sink.write_window(WindowStates(index, pooled, split_batches=window.split_batches))
+    tokens = {key: states.cpu().numpy() for key, states in window.tokens.items()}
+    sink.write_window(WindowStates(index, pooled, tokens, window.split_batches))
 
 
-def _read_batch(backbone: Backbone, ids: Sequence[list[int]], batch: NDArray[np.int64], window: _Window) -> None:
+def _read_batch(backbone: Backbone, reading: Reading, batch: NDArray[np.int64], window: _Window) -> None:
     """Read one batch into the window; out of memory, halve it and try again."""
-    sequences = [ids[row] for row in batch.tolist()]
-    lengths = torch.tensor([len(sequence) for sequence in sequences], device=backbone.device)
-    rows = torch.from_numpy(batch - window.start).to(backbone.device)
-    layers = tuple(sorted({layer for _, layer in window.pooled}))
+    sequences = [reading.ids[row] for row in batch.tolist()]
+    sizes = np.array([len(sequence) for sequence in sequences])
+    chosen, counts = _chosen_tokens(reading, batch, sizes)
+    device = backbone.device
+    lengths = torch.from_numpy(counts).to(device)
+    picked = None if chosen is None else torch.from_numpy(chosen).to(device)
+    rows = torch.from_numpy(batch - window.start).to(device)
+    places = torch.from_numpy(_ranges(window.token_start[batch - window.start], sizes)) if reading.tokens else None
+    places = None if places is None else places.to(device)
 
     def receive(layer: int, states: Tensor) -> None:
-        for (pooling, wanted), out in window.pooled.items():
-            if wanted == layer:
-                out[rows] = POOLINGS[pooling](states, lengths)
+        if places is not None:
+            window.tokens[layer][places] = states
+        pooled_over = states if picked is None else states[picked]
+        for pooling in reading.poolings:
+            window.pooled[pooling, layer][rows] = POOLINGS[pooling](pooled_over, lengths)
 
     try:
-        backbone.stream(sequences, layers=layers, receive=receive)
+        backbone.stream(sequences, layers=reading.layers, receive=receive)
         return
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
@@ -108,5 +139,25 @@ def _read_batch(backbone: Backbone, ids: Sequence[list[int]], batch: NDArray[np.
     torch.cuda.empty_cache()
     window.split_batches += 1
     half = len(batch) // 2
-    _read_batch(backbone, ids, batch[:half], window)
-    _read_batch(backbone, ids, batch[half:], window)
+    _read_batch(backbone, reading, batch[:half], window)
+    _read_batch(backbone, reading, batch[half:], window)
+
+
+def _chosen_tokens(
+    reading: Reading, batch: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
+    """Which tokens of the batch are pooled over (None: all), and how many of each row."""
+    if reading.pool_over is None:
+        return None, sizes
+    first, last = reading.pool_over[batch].T
+    return _ranges(np.cumsum(sizes) - sizes + first, last - first), last - first
+
+
+def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers starts[i] .. starts[i] + counts[i] - 1, one range after the other.
+
+    >>> _ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.asarray(np.repeat(starts, counts) + within)

@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerBase
 
 from probekit.errors import SpecError
 
-PLACE = "{text}"
 SENTINEL = "probekit text goes here"
 """Stands for the text while the chat template is rendered once; what is around it is the template's own."""
 
@@ -36,24 +35,19 @@ class Template:
         return len(self.before), len(self.before) + len(text)
 
 
-def check_prompt(prompt: str | None) -> None:
-    """Raise SpecError for a prompt without exactly one place for the text."""
-    if prompt is not None and prompt.count(PLACE) != 1:
-        raise SpecError("--prompt", f"must have {PLACE} in it exactly once", repr(prompt))
+def make_template(before: str, after: str, *, chat: bool, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The template that puts ``before`` and ``after`` around each text, and with ``chat`` the model's own around that.
 
-
-def make_template(prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """The template of ``--prompt`` and ``--chat-template``, both, or neither.
-
-    With ``chat`` the prompt is the user's message, followed by the beginning of the assistant's answer.
+    With ``chat`` all of it is the user's message, followed by the beginning of the assistant's answer.
 
     Raises SpecError if the tokenizer has no chat template, or one that does not keep the message as it is.
     """
-    before, after = ("", "") if prompt is None else prompt.split(PLACE)
     if not chat:
         return Template(before, after)
     if tokenizer.chat_template is None:
-        raise SpecError("--chat-template", "this model's tokenizer has no chat template; use --prompt")
+        raise SpecError(
+            "--chat-template", "needs a tokenizer with a chat template; this model's has none, so use --prompt"
+        )
     message = f"{before}{SENTINEL}{after}"
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
@@ -76,20 +70,16 @@ def text_range(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tup
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
-def cut_text(ids: list[int], within: tuple[int, int], max_length: int) -> tuple[list[int], tuple[int, int]]:
-    """Drop tokens from the end of the text until ``ids`` has ``max_length``; what is around the text stays whole.
+def cut_text(n_tokens: int, within: tuple[int, int], max_length: int) -> tuple[NDArray[np.intp], tuple[int, int]]:
+    """Which tokens to keep, and the text's range among them: tokens go from the end of the text until it fits.
 
-    Raises SpecError if the template alone is too long.
+    What stands around the text stays whole.
+
+    Raises SpecError if that alone is too long.
     """
     start, stop = within
-    surplus = len(ids) - max_length
-    if surplus <= 0:
-        return ids, within
-    if stop - start <= surplus:
-        raise SpecError("--max-length", f"the prompt alone takes {len(ids) - (stop - start)} tokens", str(max_length))
-    return ids[: stop - surplus] + ids[stop:], (start, stop - surplus)
-
-
-def as_ranges(ranges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """(n, 2) token positions."""
-    return np.array(ranges, dtype=np.int64).reshape(-1, 2)
+    surplus = max(0, n_tokens - max_length)
+    if surplus and stop - start <= surplus:
+        raise SpecError("--max-length", f"the prompt alone takes {n_tokens - (stop - start)} tokens", str(max_length))
+    kept = np.concatenate([np.arange(stop - surplus), np.arange(stop, n_tokens)])
+    return kept, (start, stop - surplus)

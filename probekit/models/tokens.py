@@ -1,9 +1,10 @@
-"""Texts to token ids, with truncation counted."""
+"""Texts to token ids, with truncation counted and the text's own place in them known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,28 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from probekit.errors import InputError, ModelError, SpecError
+from probekit.models.prompts import Template, cut_text, text_range
 from probekit.models.source import ModelSource
 
 CHUNK = 1024
+PLAIN = Template()
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids per text (special tokens included) and whether the text was cut, (n,)."""
+    """What the model reads, per text i.
 
-    ids: list[list[int]]
+    ``ids[i]``: (n_tokens,) int32, special tokens included. ``special[i]``, ``word[i]``: (n_tokens,) whether a token is
+    a special one, and the index of the word it is from (-1 for none). ``truncated``: (n,) whether the text was cut.
+    ``text_range``: (n, 2) first token of the text itself, and the one after its last: without special tokens and
+    without what a prompt puts around it.
+    """
+
+    ids: list[NDArray[np.int32]]
+    special: list[NDArray[np.bool_]]
+    word: list[NDArray[np.int32]]
     truncated: NDArray[np.bool_]
+    text_range: NDArray[np.int64]
 
     @property
     def n_tokens(self) -> NDArray[np.int32]:
@@ -69,28 +81,45 @@ def encode(
     *,
     max_length: int,
     ids: Sequence[str],
+    template: Template = PLAIN,
     on_progress: Callable[[int], None] = lambda _done: None,
 ) -> Encoded:
-    """Tokenise with the tokenizer's own special tokens.
+    """Tokenise each text inside ``template``, with the tokenizer's own special tokens unless the template has them.
+
+    A prompt that is too long loses tokens at the end of the text, never of what stands around it.
 
     Raises:
-        InputError: a text that has no tokens at all (``ids`` names it).
+        InputError: a text that has no tokens at all (``ids`` names it). SpecError: ``max_length`` leaves no room.
     """
-    if max_length <= tokenizer.num_special_tokens_to_add():
-        raise SpecError(
-            "--max-length",
-            f"must leave room beside {tokenizer.num_special_tokens_to_add()} special tokens",
-            str(max_length),
-        )
-    rows: list[list[int]] = []
-    truncated = np.zeros(len(texts), dtype=bool)
+    n_special = tokenizer.num_special_tokens_to_add() if template.add_special_tokens else 0
+    if max_length <= n_special:
+        raise SpecError("--max-length", f"must leave room beside {n_special} special tokens", str(max_length))
+    found = Encoded([], [], [], np.zeros(len(texts), dtype=bool), np.zeros((len(texts), 2), dtype=np.int64))
+    special_ids = frozenset(tokenizer.all_special_ids)
     for start in range(0, len(texts), CHUNK):
-        batch = tokenizer(list(texts[start : start + CHUNK]), truncation=True, max_length=max_length)
-        for i, encoding in enumerate(batch.encodings):
-            truncated[start + i] = bool(encoding.overflowing)
-        rows.extend(batch["input_ids"])
-        on_progress(len(rows))
-    for i, row in enumerate(rows):
-        if not row:
-            raise InputError(f"example {ids[i]}", "must give at least one token", repr(texts[i][:40]))
-    return Encoded(rows, truncated)
+        part = texts[start : start + CHUNK]
+        batch = tokenizer([template.render(text) for text in part], add_special_tokens=template.add_special_tokens)
+        for i, (text, encoding) in enumerate(zip(part, batch.encodings, strict=True), start=start):
+            if not encoding.ids:
+                raise InputError(f"example {ids[i]}", "must give at least one token", repr(text[:40]))
+            _append(found, i, encoding, template.span(text), max_length=max_length, special_ids=special_ids)
+        on_progress(len(found.ids))
+    return found
+
+
+def _append(
+    found: Encoded, i: int, encoding: Any, span: tuple[int, int], *, max_length: int, special_ids: frozenset[int]
+) -> None:
+    """Add one tokenised text, cut to ``max_length``."""
+    within = text_range(encoding.offsets, span)
+    kept, within = cut_text(len(encoding.ids), within, max_length)
+    ids = np.array(encoding.ids, dtype=np.int32)[kept]
+    added = np.array(encoding.special_tokens_mask, dtype=bool)[kept]
+    word = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32)[kept]
+    special = added | np.array([token in special_ids for token in ids.tolist()], dtype=bool)
+    word[special] = -1
+    found.ids.append(ids)
+    found.special.append(special)
+    found.word.append(word)
+    found.truncated[i] = len(ids) < len(encoding.ids)
+    found.text_range[i] = within

@@ -124,7 +124,8 @@ def _regularised_solution(A: Matrix, alpha: float, b: Matrix) -> Matrix:
     regular.flat[:: len(A) + 1] += alpha
     # A C-ordered symmetric matrix is its own Fortran-ordered transpose, so LAPACK takes it without another copy.
     factor, failed = lapack.spotrf(regular.astype(np.float32).T, lower=1, overwrite_a=1, clean=0)
-    solution, enough = np.zeros_like(b), REFINED * np.linalg.norm(b)
+    solution: Matrix = np.zeros_like(b)
+    enough = REFINED * np.linalg.norm(b)
     for _ in range(0 if failed else MAX_REFINEMENTS):
         residual = b - regular @ solution
         if np.linalg.norm(residual) <= enough:
@@ -132,5 +133,5 @@ def _regularised_solution(A: Matrix, alpha: float, b: Matrix) -> Matrix:
         solution += lapack.spotrs(factor, residual.astype(np.float32), lower=1)[0]
     _, solution, failed = lapack.dposv(regular.T, b, lower=1)
     if failed:  # rounding made it indefinite: alpha is below the noise, and any solution is a bad one
-        solution = np.linalg.lstsq(regular, b, rcond=None)[0]
+        return np.asarray(np.linalg.lstsq(regular, b, rcond=None)[0], dtype=np.float64)
     return np.asarray(solution, dtype=np.float64)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from probekit.errors import OutOfMemoryError
-from probekit.extraction import make_plan, run
+from probekit.extraction import Reading, make_plan, run
 from probekit.models.backbone import prepare
 from tests.models.families import build, reference_states
 
@@ -49,7 +49,7 @@ def plan_of(rows):
 
 
 def run_all(backbone, sink, **options):
-    run(backbone, ROWS, sink.plan, sink, layers=LAYERS, poolings=("mean", "last"), **options)
+    run(backbone, Reading(ROWS, sink.plan, LAYERS, ("mean", "last")), sink, **options)
 
 
 def assert_right(sink, model):
