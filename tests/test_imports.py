@@ -50,3 +50,10 @@ def test_pooling_names_known_without_torch_are_the_poolings():
     from probekit.pooling import POOLINGS
 
     assert set(POOLING_NAMES) == set(POOLINGS)
+
+
+def test_sites_known_without_torch_are_the_sites():
+    from probekit.api.request import SITES
+    from probekit.models import sites
+
+    assert SITES == sites.SITES

@@ -37,6 +37,7 @@ def extract(
     chat_template: bool = False,
     pool_over: str = "all",
     side: str = "encoder",
+    site: str = "block",
     random_seed: int | None = None,
     allow_nonfinite: bool = False,
     trust_remote_code: bool = False,
@@ -51,7 +52,8 @@ def extract(
     ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder. None means "choose what is best here".
     ``prompt``: a template with ``{text}`` in it; ``chat_template``: the model's own around that. ``pool_over``:
     ``"all"`` tokens, or those of the ``"text"`` alone, without prompt and special tokens. ``tokens``: keep the states
-    of every token, in ``token_dtype``. ``side``: of an encoder-decoder model. ``random_seed``: weights drawn anew, as a
+    of every token, in ``token_dtype``. ``side``: of an encoder-decoder model. ``site``: "block" for the residual
+    stream, or what the "attention" or the "mlp" of each block adds to it. ``random_seed``: weights drawn anew, as a
     control.
 
     A finished cache made from the same things is opened at once; an unfinished one is gone on with, and its bytes are
@@ -79,6 +81,7 @@ def extract(
         chat_template=chat_template,
         pool_over=pool_over,
         side=side,
+        site=site,
         random_seed=random_seed,
     )
     check_request(request)

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from torch import get_num_threads
 
-from probekit.api.request import PLACE, Request
+from probekit.api.request import PLACE, Request, asked_layers
 from probekit.errors import InputError
 from probekit.extraction import Reading, make_plan, run
 from probekit.models.backbone import Backbone
-from probekit.models.layers import parse_layers
 from probekit.models.loading import load_backbone
 from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
@@ -55,12 +54,13 @@ def fill(
         device=request.device or "auto",
         dtype=request.dtype or "auto",
         side=request.side,
+        site=request.site,
         random_seed=request.random_seed,
         threads=handling.threads,
         trust_remote_code=handling.trust_remote_code,
     )
     tokenizer = load_tokenizer(source, trust_remote_code=handling.trust_remote_code)
-    layers = parse_layers(request.layers, backbone.stack.n_layers)
+    layers = asked_layers(request, backbone.stack.n_layers)
     poolings = request.pooling or _default_poolings(causal=backbone.causal, pool_over=request.pool_over)
     max_length = choose_max_length(request.max_length, tokenizer, backbone.max_positions)
     batch_tokens = request.batch_tokens or BATCH_TOKENS.get(backbone.device.type, 4096)

@@ -52,6 +52,7 @@ def read_states(
         device=device,
         dtype=cache["dtype"],
         side=cache["side"],
+        site=cache["site"],
         random_seed=cache["random_seed"],
         threads=threads,
         trust_remote_code=trust_remote_code,

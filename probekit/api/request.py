@@ -17,6 +17,9 @@ from probekit.store.layout import FORMAT_VERSION, STORAGE_DTYPES
 POOLING_NAMES = ("mean", "last", "first", "max", "mean_skip_first")
 """The keys of ``pooling.POOLINGS``, known here without loading torch (a test holds the two together)."""
 
+SITES = ("block", "attention", "mlp")
+"""The residual stream, or what a part of each block adds to it (as ``models.sites`` has them)."""
+
 PLACE = "{text}"
 """Where a prompt has the text."""
 
@@ -39,6 +42,7 @@ class Request:
     chat_template: bool = False
     pool_over: str = "all"
     side: str = "encoder"
+    site: str = "block"
     random_seed: int | None = None
 
 
@@ -63,7 +67,23 @@ def check_request(request: Request) -> None:
         raise SpecError("--pooling mean_skip_first", message)
     if request.side not in ("encoder", "decoder"):
         raise SpecError(f"--side {request.side}", "encoder or decoder")
+    if request.site not in SITES:
+        raise SpecError(f"--site {request.site}", f"one of {', '.join(SITES)}")
     parse_layers(request.layers, 1 << 20)  # its form alone; the model says how many there are
+
+
+def asked_layers(request: Request, n_layers: int) -> tuple[int, ...]:
+    """Which layers of a model with ``n_layers`` blocks. Raises SpecError for one that is not there."""
+    layers = parse_layers(request.layers, n_layers)
+    if request.site == "block":
+        return layers
+    if request.layers.strip() == "all":
+        return layers[1:]
+    if 0 in layers:
+        raise SpecError(
+            f"--layers {request.layers}", f"the embeddings (0) have no {request.site}; layers 1..{n_layers}"
+        )
+    return layers
 
 
 def known_fields(request: Request, source: ModelSource, examples: Examples) -> Json:
@@ -82,6 +102,7 @@ def known_fields(request: Request, source: ModelSource, examples: Examples) -> J
         "chat_template": request.chat_template,
         "pool_over": request.pool_over,
         "side": request.side,
+        "site": request.site,
         "random_seed": request.random_seed,
     }
     asked: Json = {
@@ -106,7 +127,7 @@ def finished_cache(out: str | os.PathLike[str], known: Json, request: Request) -
         stored = stored_spec(path)
         if stored is None:
             continue
-        layers = list(parse_layers(request.layers, int(stored.spec["n_layers"])))
+        layers = list(asked_layers(request, int(stored.spec["n_layers"])))
         expected = {**stored.spec, **known, "layers": layers}
         if fingerprint(expected) != stored.fingerprint:
             field, there, here = first_difference(stored.spec, expected)

@@ -48,6 +48,9 @@ def extract(
         str, typer.Option(help="Pool over all tokens, or those of the text alone: all, text.")
     ] = "all",
     side: Annotated[str, typer.Option(help="Of an encoder-decoder model: encoder or decoder.")] = "encoder",
+    site: Annotated[
+        str, typer.Option(help="block (residual stream), or what attention or mlp of each block adds to it.")
+    ] = "block",
     random_seed: Annotated[
         int | None, typer.Option(help="Draw the model's weights anew, as a control; any whole number.")
     ] = None,
@@ -90,6 +93,7 @@ def extract(
                 chat_template=chat_template,
                 pool_over=pool_over,
                 side=side,
+                site=site,
                 random_seed=random_seed,
                 threads=threads,
                 store_text=not no_store_text,

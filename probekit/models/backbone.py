@@ -15,6 +15,7 @@ from probekit.errors import SpecError
 from probekit.models import packing
 from probekit.models.blocks import Stack, find_stack, stream_states
 from probekit.models.decoder_side import DecoderSide
+from probekit.models.sites import at_site
 
 CALIBRATION = ([1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
 
@@ -70,11 +71,18 @@ class Backbone:
 
 
 def prepare(
-    model: PreTrainedModel, *, device: torch.device, dtype: str, dtype_reason: str, side: str = "encoder"
+    model: PreTrainedModel,
+    *,
+    device: torch.device,
+    dtype: str,
+    dtype_reason: str,
+    side: str = "encoder",
+    site: str = "block",
 ) -> Backbone:
     """Find out by short runs how a model has to be read: its stack, causality, and whether packing agrees with padding.
 
-    ``side``: of an encoder-decoder model, "encoder" or "decoder".
+    ``side``: of an encoder-decoder model, "encoder" or "decoder". ``site``: "block" for the residual stream, or what
+    the "attention" or the "mlp" adds to it.
     """
     spread = hasattr(model, "hf_device_map")  # over several devices already: not to be moved
     whole = (model if spread else model.to(device)).eval().requires_grad_(False)
@@ -86,11 +94,12 @@ def prepare(
     rows = [[token + 1 if token == pad_id and token + 1 < vocabulary else token for token in row] for row in rows]
     one = _padded_inputs(rows[:1], pad_id, device)
     stack = find_stack(model, one)
+    seen_at = at_site(model, stack, one, site)
     position_start, why = _try_packing(model, stack, rows, pad_id, device)
     positions = getattr(config, "max_position_embeddings", None)
     return Backbone(
         model=model,
-        stack=stack,
+        stack=seen_at,
         device=device,
         dtype=dtype,
         dtype_reason=dtype_reason,

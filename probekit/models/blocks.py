@@ -25,7 +25,8 @@ class Stack:
     """The modules whose calls, in order, read layers 0..n_layers-1 (one shared module may be called many times).
 
     ``blocks`` is empty where no stack was found. ``after``: the states are what the blocks put out, not what they take
-    in. ``final_norm``: layer ``n_layers`` is not what the last block put out.
+    in. ``final_norm``: layer ``n_layers`` is not what the last block put out. ``first``: the number of the first layer
+    seen at ``blocks``; above 0, the last layer is seen there too and is not the model's own output.
     """
 
     blocks: tuple[nn.Module, ...]
@@ -33,6 +34,7 @@ class Stack:
     final_norm: bool
     d_model: int
     after: bool = False
+    first: int = 0
 
 
 class _Done(Exception):  # noqa: N818  (not an error: it ends a forward pass)
@@ -70,7 +72,7 @@ def stream_states(
         for layer in sorted(wanted):
             receive(layer, hidden_states[layer])
         return
-    position = 0
+    position = stack.first
 
     def at_block(hidden: Tensor) -> None:
         nonlocal position
@@ -85,7 +87,8 @@ def stream_states(
             last = model(**inputs).last_hidden_state
         except _Done:
             return
-    receive(stack.n_layers, last)
+    if stack.first == 0:
+        receive(stack.n_layers, last)
 
 
 def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, ...]]:

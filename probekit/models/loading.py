@@ -26,13 +26,14 @@ def load_backbone(
     device: str = "auto",
     dtype: str = "auto",
     side: str = "encoder",
+    site: str = "block",
     threads: int | None = None,
     trust_remote_code: bool = False,
     random_seed: int | None = None,
 ) -> Backbone:
     """Load and calibrate a model.
 
-    ``side``: of an encoder-decoder model. ``random_seed``: weights drawn anew from the model's own initialisation, for
+    ``side``, ``site``: see ``prepare``. ``random_seed``: weights drawn anew from the model's own initialisation, for
     the control of how much an untrained model of this shape gives. With several GPUs and ``device="auto"`` the layers
     are spread over them.
 
@@ -58,7 +59,7 @@ def load_backbone(
     gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
     if "device_map" in options:
         chosen_device = model.device
-    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason, side=side)
+    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason, side=side, site=site)
 
 
 def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], random_seed: int | None) -> PreTrainedModel:

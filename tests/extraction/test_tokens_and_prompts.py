@@ -94,6 +94,17 @@ def test_random_weights_are_another_model_and_always_the_same(tmp_path, tiny_mod
         cache.close()
 
 
+def test_sites_through_extract(tmp_path, tiny_model, tiny_data):
+    with extract(tiny_model, tiny_data, out=tmp_path / "c.h5", site="attention", dtype="float32") as cache:
+        assert cache.layers == (1, 2)
+        assert cache.final_norm == frozenset()
+    stamp = (tmp_path / "c.h5").stat().st_mtime_ns
+    extract(tiny_model, tiny_data, out=tmp_path / "c.h5", site="attention").close()
+    assert (tmp_path / "c.h5").stat().st_mtime_ns == stamp
+    with pytest.raises(SpecError, match=r"--layers 0,1: the embeddings \(0\) have no mlp; layers 1..2"):
+        extract(tiny_model, tiny_data, out=tmp_path / "d.h5", site="mlp", layers="0,1")
+
+
 def test_what_is_refused(tmp_path, tiny_model, tiny_data):
     out = tmp_path / "c.h5"
     for options, message in (
@@ -102,6 +113,7 @@ def test_what_is_refused(tmp_path, tiny_model, tiny_data):
         ({"pool_over": "words"}, "--pool-over words: all or text"),
         ({"pool_over": "text", "pooling": "mean_skip_first"}, "with --pool-over text take mean"),
         ({"chat_template": True}, "--chat-template: needs a tokenizer with a chat template"),
+        ({"site": "head"}, "--site head: one of block, attention, mlp"),
         ({"side": "decoder"}, "--side decoder: goes with encoder-decoder models; got a bert"),
         ({"token_dtype": "int8"}, "--token-dtype int8: one of float32, float16, bfloat16"),
     ):

@@ -186,6 +186,81 @@ def test_a_side_that_the_model_has_not():
         prepare(build("t5"), device=torch.device("cpu"), dtype="float32", dtype_reason="", side="both")
 
 
+SITES_FOUND = [
+    "modernbert",
+    "gpt2",
+    "gpt-neox",
+    "llama",
+    "mistral",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "mixtral",
+    "t5",
+]
+
+
+@pytest.mark.parametrize("name", SITES_FOUND)
+def test_attention_and_mlp_add_up_to_the_residual_stream(name):
+    model = build(name)
+    expected = [reference_states(model, "encoder", text) for text in TEXTS]
+    parts = {}
+    for site in ("attention", "mlp"):
+        backbone = prepare(
+            copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="", site=site
+        )
+        assert not backbone.stack.final_norm
+        parts[site] = read(backbone, TEXTS, (1, 2, 3))
+    for layer in (1, 2):  # the last one has the final norm in hidden_states
+        for i, states in enumerate(expected):
+            whole = states[layer - 1] + parts["attention"][layer][i] + parts["mlp"][layer][i]
+            assert torch.allclose(whole, states[layer], atol=2e-5)
+        assert parts["attention"][layer][0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "distilbert"])
+def test_attention_and_mlp_before_the_norms_of_bert(name):
+    model = build(name)
+    expected = [reference_states(model, "encoder", text) for text in TEXTS]
+    stack = model.transformer.layer if name == "distilbert" else model.encoder.layer
+    parts = {}
+    for site in ("attention", "mlp"):
+        backbone = prepare(
+            copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="", site=site
+        )
+        parts[site] = read(backbone, TEXTS, (1, 3))
+    for layer in (1, 3):
+        block = stack[layer - 1]
+        if name == "distilbert":
+            first, second = block.sa_layer_norm, block.output_layer_norm
+        else:
+            first, second = block.attention.output.LayerNorm, block.output.LayerNorm
+        for i, states in enumerate(expected):
+            middle = first(states[layer - 1] + parts["attention"][layer][i])
+            assert torch.allclose(second(middle + parts["mlp"][layer][i]), states[layer], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "gpt-neox"])
+def test_sites_are_found_in_bfloat16_too(name):
+    model = build(name).bfloat16()
+    for site in ("attention", "mlp"):
+        prepare(copy.deepcopy(model), device=torch.device("cpu"), dtype="bfloat16", dtype_reason="", site=site)
+
+
+@pytest.mark.parametrize("name", ["mamba", "bart-decoder"])
+def test_blocks_of_other_parts_have_no_such_site(name):
+    with pytest.raises(SpecError, match="--site mlp: needs blocks that add an attention and an MLP"):
+        prepare(
+            build(name),
+            device=torch.device("cpu"),
+            dtype="float32",
+            dtype_reason="",
+            side=FAMILIES[name].side,
+            site="mlp",
+        )
+
+
 def test_position_tables_with_room_for_padding():
     limits = {"roberta": 62, "mpnet": 62, "bert": 64, "llama": 64, "bart": 64}
     for name, most in limits.items():
