@@ -69,9 +69,7 @@ def _watch_first_block(model: nn.Module, stack: Stack, inputs: Mapping[str, Any]
     taken_in: list[Tensor] = []
     try:
         with torch.inference_mode():
-            stream_states(
-                model, stack, inputs, layers=(0, 1), receive=lambda _k, states: taken_in.append(states.float())
-            )
+            stream_states(model, stack, inputs, layers=(0, 1), receive=lambda _k, states: taken_in.append(states))
     finally:
         for handle in handles:
             handle.remove()
