@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from probekit.api.request import Request, check_request, finished_cache, known_fields
+from probekit.api.request import Handling, Request, check_request, finished_cache, known_fields
 from probekit.errors import CacheError
 from probekit.inputs import read_examples
-from probekit.models.source import locate
-from probekit.spec import Listener, Silent
+from probekit.models.source import ModelSource, locate
+from probekit.spec import Examples, Json, Listener, Silent
 from probekit.store import Cache, open_cache
 
 
@@ -64,14 +65,12 @@ def extract(
         StaleCacheError: ``out`` was made from something else. DiskError: there is no room.
         NonFiniteError: a hidden state is NaN or infinite (unless ``allow_nonfinite``) or does not fit ``store_dtype``.
     """
-    listener = listener or Silent()
-    names = tuple(pooling.split(",")) if isinstance(pooling, str) else tuple(pooling) if pooling else None
     request = Request(
         layers=layers,
-        pooling=names,
+        pooling=tuple(pooling.split(",")) if isinstance(pooling, str) else tuple(pooling) if pooling else None,
         max_length=max_length,
-        device=_unless_auto(device),
-        dtype=_unless_auto(dtype),
+        device=unless_auto(device),
+        dtype=unless_auto(dtype),
         store_dtype=store_dtype,
         batch_tokens=batch_tokens,
         store_text=store_text,
@@ -84,23 +83,61 @@ def extract(
         site=site,
         random_seed=random_seed,
     )
+    sources = [data] if isinstance(data, str | os.PathLike) else data
+    job = make_job(model, sources, text=text, split=split, revision=revision, request=request)
+    handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
+    return run_job(job, out, handling=handling, listener=listener or Silent())
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is read by what: found, checked and hashed, and no torch loaded yet."""
+
+    source: ModelSource
+    examples: Examples
+    request: Request
+    known: Json
+
+
+def make_job(
+    model: str | os.PathLike[str],
+    data: Sequence[str | os.PathLike[str]],
+    *,
+    text: str | None,
+    split: str | None,
+    revision: str | None,
+    request: Request,
+) -> Job:
+    """Check the request, read the data and find the model."""
     check_request(request)
+    examples = read_examples(data, text=text, split=split)
+    source = locate(os.fspath(model), revision=revision)
+    return Job(source, examples, request, known_fields(request, source, examples))
+
+
+def run_job(job: Job, out: str | os.PathLike[str], *, handling: Handling, listener: Listener) -> Cache:
+    """Open the cache ``out`` if it is what is asked for, else make it or go on with it."""
     if not Path(out).expanduser().resolve().parent.is_dir():
         raise CacheError(f"--out {out}", "the folder must exist", str(Path(out).parent))
-    examples = read_examples([data] if isinstance(data, str | os.PathLike) else data, text=text, split=split)
-    source = locate(os.fspath(model), revision=revision)
-    known = known_fields(request, source, examples)
-    if not overwrite:
-        cache = finished_cache(out, known, request)
+    if not handling.overwrite:
+        cache = finished_cache(out, job.known, job.request)
         if cache is not None:
             listener.note(f"{out} is finished and made from the same things; nothing to do")
             return cache
-    from probekit.api.filling import Handling, fill  # here, because it loads torch
+    from probekit.api.filling import fill  # here, because it loads torch
 
-    handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
-    fill(source, examples, Path(out), known=known, request=request, handling=handling, listener=listener)
+    fill(
+        job.source,
+        job.examples,
+        Path(out),
+        known=job.known,
+        request=job.request,
+        handling=handling,
+        listener=listener,
+    )
     return open_cache(out)
 
 
-def _unless_auto(value: str | None) -> str | None:
+def unless_auto(value: str | None) -> str | None:
+    """None for "auto": what is left to the model and the machine."""
     return None if value == "auto" else value

@@ -46,6 +46,16 @@ class Request:
     random_seed: int | None = None
 
 
+@dataclass(frozen=True)
+class Handling:
+    """What changes how the work is done but no value of the cache."""
+
+    threads: int | None = None
+    allow_nonfinite: bool = False
+    trust_remote_code: bool = False
+    overwrite: bool = False
+
+
 def check_request(request: Request) -> None:
     """Raise SpecError for what is wrong whatever the model."""
     for name in request.pooling or ():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from probekit.errors import StoppedError
+from probekit.errors import SpecError, StoppedError
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model id, local folder or .gguf file.")]
 Data = Annotated[
@@ -19,7 +19,10 @@ Data = Annotated[
 def extract(
     model: Model,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The cache to make (HDF5).")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The cache to make (HDF5).")] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only say how long it would take and how large it would be.")
+    ] = False,
     text: Annotated[str | None, typer.Option(help="Column with the text. [default: found by name]")] = None,
     split: Annotated[str | None, typer.Option(help="Splits of a hub dataset, e.g. train,test. [default: all]")] = None,
     layers: Annotated[str, typer.Option(help="all, or numbers and ranges: 0,4,8 or 0:12:2 or -1.")] = "all",
@@ -66,42 +69,46 @@ def extract(
 
     Interrupted, the same command goes on where it stopped; finished, it returns at once.
     """
-    from probekit.api import extract as api
+    from probekit.api.extract import make_job, run_job, unless_auto
+    from probekit.api.request import Handling, Request
     from probekit.cli.progress import Bars
-    from probekit.cli.summary import print_summary
+    from probekit.cli.summary import print_estimate, print_summary
     from probekit.store import describe
 
+    if out is None and not estimate:
+        raise SpecError("--out", "names the cache to make (or ask for an --estimate only)", "nothing")
+    request = Request(
+        layers=layers,
+        pooling=tuple(pooling.split(",")) if pooling else None,
+        max_length=max_length,
+        device=unless_auto(device),
+        dtype=unless_auto(dtype),
+        store_dtype=store_dtype,
+        batch_tokens=batch_tokens,
+        store_text=not no_store_text,
+        tokens=tokens,
+        token_dtype=token_dtype,
+        prompt=prompt,
+        chat_template=chat_template,
+        pool_over=pool_over,
+        side=side,
+        site=site,
+        random_seed=random_seed,
+    )
+    handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
+    job = make_job(model, data, text=text, split=split, revision=revision, request=request)
+    if out is None or estimate:
+        from probekit.api.estimating import estimate as estimate_job
+
+        with Bars() as bars:
+            found = estimate_job(
+                job.source, job.examples, known=job.known, request=request, handling=handling, listener=bars
+            )
+        print_estimate(found)
+        return
     with Bars() as bars:
         try:
-            api.extract(
-                model,
-                data,
-                out=out,
-                text=text,
-                split=split,
-                layers=layers,
-                pooling=pooling,
-                max_length=max_length,
-                revision=revision,
-                device=device,
-                dtype=dtype,
-                store_dtype=store_dtype,
-                batch_tokens=batch_tokens,
-                tokens=tokens,
-                token_dtype=token_dtype,
-                prompt=prompt,
-                chat_template=chat_template,
-                pool_over=pool_over,
-                side=side,
-                site=site,
-                random_seed=random_seed,
-                threads=threads,
-                store_text=not no_store_text,
-                allow_nonfinite=allow_nonfinite,
-                trust_remote_code=trust_remote_code,
-                overwrite=overwrite,
-                listener=bars,
-            ).close()
+            run_job(job, out, handling=handling, listener=bars).close()
         except KeyboardInterrupt:
             raise StoppedError("interrupted", _how_to_resume(out)) from None
     print_summary(describe(out), full=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
@@ -9,6 +11,9 @@ from probekit.spec import Json
 from probekit.store import CacheSummary
 from probekit.store.disk import readable
 from probekit.store.reader import layer_range
+
+if TYPE_CHECKING:
+    from probekit.api.estimating import Estimate
 
 
 def print_summary(summary: CacheSummary, *, full: bool) -> None:
@@ -29,12 +34,21 @@ def print_summary(summary: CacheSummary, *, full: bool) -> None:
         rows["fingerprint"] = summary.fingerprint
         if summary.split_windows:
             rows["memory"] = f"{summary.split_windows} windows had a batch split: close to, not byte-identical"
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console(highlight=False, markup=False, soft_wrap=False).print(table)
+    _print_rows(rows)
+
+
+def print_estimate(found: Estimate) -> None:
+    """What an extraction would take."""
+    minutes, seconds = divmod(round(found.seconds), 60)
+    rows = {
+        "rows": f"{found.n_rows:,} ({found.n_truncated:,} would be cut)",
+        "tokens": f"{found.n_tokens:,}",
+        "layers": f"{found.n_layers}",
+        "on disk": readable(found.file_bytes),
+        "speed": f"{found.tokens_per_second:,.0f} tokens/s in a trial",
+        "time": f"about {minutes} min {seconds:02d} s, without loading the model",
+    }
+    _print_rows(rows)
 
 
 def summary_json(summary: CacheSummary) -> Json:
@@ -63,6 +77,15 @@ def summary_json(summary: CacheSummary) -> Json:
         "split_windows": summary.split_windows,
         "file_bytes": summary.file_bytes,
     }
+
+
+def _print_rows(rows: dict[str, str]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False, markup=False, soft_wrap=False).print(table)
 
 
 def _state(summary: CacheSummary) -> str:

@@ -21,6 +21,8 @@ from probekit.store import partial_path, stored_spec
 from tests.tiny import save_tiny_bert, save_tiny_data
 
 WINDOW = 8
+PAUSE = 0.01
+WARM = ["probekit.inputs", "transformers.models.bert.modeling_bert", "transformers.tokenization_utils_tokenizers"]
 
 
 def small_windows():
@@ -56,7 +58,7 @@ def windows(monkeypatch):
 def spawner():
     """Children forked from a server that has loaded torch but never run it: a tenth of a second each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.api.test_resume", "probekit.api.filling"])
+    context.set_forkserver_preload(["tests.api.test_resume", "probekit.api.filling", *WARM])
     return context
 
 
@@ -81,12 +83,16 @@ def assert_same_bytes(a, b):
 def test_twenty_kills_at_random_moments(tmp_path, tiny_model, spawner):
     data = save_tiny_data(tmp_path / "train.tsv", n=200)
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
-    extract_in(spawner, tiny_model, data, whole, pause=0.0).join()
+    extract_in(spawner, tiny_model, data, whole, pause=0.0).join()  # the server starts
+    whole.unlink()
+    started = time.monotonic()
+    extract_in(spawner, tiny_model, data, whole, pause=PAUSE).join()
+    duration = time.monotonic() - started
     rng = np.random.default_rng(0)
     kills, progress = 0, []
     while kills < 20:
-        process = extract_in(spawner, tiny_model, data, killed, pause=0.01)
-        process.join(timeout=float(rng.uniform(0.1, 0.7)))
+        process = extract_in(spawner, tiny_model, data, killed, pause=PAUSE)
+        process.join(timeout=float(rng.uniform(0.2, 0.9)) * duration)
         if process.exitcode is None:
             os.kill(process.pid, signal.SIGKILL)
             process.join()

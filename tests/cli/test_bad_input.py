@@ -84,6 +84,7 @@ BAD = {
     "unknown option": (f"{EXTRACT} --layer 3", r"--layer"),
     "unknown command": ("extrakt model", r"extrakt"),
     "missing argument": ("extract model", r"Missing"),
+    "no name for the cache": ("extract model train.tsv", r"--out: names the cache to make"),
     "number expected": (f"{EXTRACT} --max-length many", r"--max-length.*many|--max-length.*integer"),
 }
 
@@ -169,3 +170,13 @@ def test_a_value_that_does_not_fit_is_an_error_with_layer_and_row(here, capsys, 
     err = capsys.readouterr().err
     assert "layer 1, pooling 'mean', row 1" in err
     assert "float16 ends at 65504" in err
+
+
+def test_an_estimate_writes_nothing(here, capsys):
+    before = files(here)
+    assert run(["extract", "model", "train.tsv", "--estimate"]) == 0
+    out = capsys.readouterr().out
+    assert "60 (0 would be cut)" in out
+    assert "tokens/s in a trial" in out
+    assert "about 0 min 0" in out
+    assert files(here) == before

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from probekit import extract
-from probekit.api import filling
+from probekit.api import preparing
 from probekit.models import backbone as backbone_module
 from tests.packaged import minilm, smollm2
 
@@ -56,8 +56,8 @@ def loaded(real, monkeypatch):
         own = copy.deepcopy(model).to(getattr(torch, dtype))
         return backbone_module.prepare(own, device=torch.device("cpu"), dtype=dtype, dtype_reason="test")
 
-    monkeypatch.setattr(filling, "load_backbone", load_backbone)
-    monkeypatch.setattr(filling, "load_tokenizer", lambda _source, **_options: copy.deepcopy(tokenizer))
+    monkeypatch.setattr(preparing, "load_backbone", load_backbone)
+    monkeypatch.setattr(preparing, "load_tokenizer", lambda _source, **_options: copy.deepcopy(tokenizer))
     return path, model, tokenizer
 
 

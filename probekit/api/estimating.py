@@ -1,0 +1,92 @@
+"""How much an extraction would take, from a short trial; nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from probekit.api.preparing import Prepared, prepare_extraction
+from probekit.api.request import Handling, Request
+from probekit.extraction import make_plan, run
+from probekit.models.source import ModelSource
+from probekit.spec import Examples, Json, Listener, WindowStates
+from probekit.store.layout import estimated_bytes
+
+TRIAL_TOKENS = 8192
+"""Of texts drawn at random: two batches on a CPU, a second or so."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``n_tokens``: after truncation. ``seconds``: of the run alone, without loading and tokenising."""
+
+    n_rows: int
+    n_tokens: int
+    n_truncated: int
+    n_layers: int
+    file_bytes: int
+    tokens_per_second: float
+    seconds: float
+
+
+class _Nowhere:
+    """A sink that forgets; ``seconds`` until the last window came."""
+
+    def pending(self) -> Sequence[int]:
+        """The one window."""
+        return [0]
+
+    def write_window(self, states: WindowStates) -> None:
+        """Nothing."""
+
+
+def estimate(
+    source: ModelSource,
+    examples: Examples,
+    *,
+    known: Json,
+    request: Request,
+    handling: Handling,
+    listener: Listener,
+) -> Estimate:
+    """Load the model, tokenise all texts, and run some of them."""
+    prepared = prepare_extraction(source, examples, known=known, request=request, handling=handling, listener=listener)
+    listener.stage("trying", total=0, unit="")
+    speed = _tokens_per_second(prepared)
+    n_tokens = int(prepared.layout.n_tokens.sum())
+    return Estimate(
+        n_rows=len(examples),
+        n_tokens=n_tokens,
+        n_truncated=int(prepared.layout.truncated.sum()),
+        n_layers=len(prepared.layout.layers),
+        file_bytes=estimated_bytes(prepared.layout, examples, store_text=request.store_text),
+        tokens_per_second=speed,
+        seconds=n_tokens / speed,
+    )
+
+
+def _tokens_per_second(prepared: Prepared) -> float:
+    sizes = prepared.layout.n_tokens
+    order = np.random.default_rng(0).permutation(len(sizes))
+    chosen = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), TRIAL_TOKENS)))]
+    over = prepared.reading.pool_over
+    trial = replace(
+        prepared.reading,
+        ids=[prepared.reading.ids[i] for i in chosen.tolist()],
+        plan=make_plan(
+            sizes[chosen],
+            batch_tokens=prepared.spec["batch_tokens"],
+            padded=prepared.spec["batching"] == "padded",
+            window_rows=len(chosen),
+        ),
+        pool_over=None if over is None else over[chosen],
+    )
+    seconds = []
+    for _ in range(2):  # the first warms up
+        start = time.perf_counter()
+        run(prepared.backbone, trial, _Nowhere())
+        seconds.append(time.perf_counter() - start)
+    return float(sizes[chosen].sum()) / min(seconds)
