@@ -79,11 +79,16 @@ def fit_layer(task: LayerTask) -> LayerOutcomes:
     Raises InputError if the layer holds NaN or infinite values.
     """
     with threadpool_limits(1):
-        X = task.read()
+        X = as_floats(task.read())
         largest = max(abs(float(X.max())), abs(float(X.min())))
         if not np.isfinite(largest):
             raise InputError(f"layer {task.layer}", "probes need finite hidden states", "NaN or infinite values")
         return LayerOutcomes(task.layer, largest, tuple(_fit(X, fit) for fit in task.fits))
+
+
+def as_floats(states: NDArray[Any]) -> NDArray[Any]:
+    """float16 as float32: scikit-learn would keep the dtype, and sum and overflow in it."""
+    return states.astype(np.float32) if states.dtype == np.float16 else states
 
 
 def _fit(X: NDArray[Any], fit: Fit) -> Outcome:

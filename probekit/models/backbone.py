@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ class Backbone:
     """A model ready to be read.
 
     ``position_start``: the id of the first position in a packed row (RoBERTa counts from pad + 1); None where the model
-    can't be read packed, and ``batching`` says why. ``causal``: a token sees only those before it.
+    can't be read packed, and ``batching`` says why. ``longest_packed``: tokens of the longest text
+    that no sliding window cuts; a longer one is padded. ``causal``: a token sees only those before it.
     """
 
     model: PreTrainedModel | DecoderSide
@@ -38,6 +40,7 @@ class Backbone:
     batching: str
     pad_id: int
     max_positions: int | None
+    longest_packed: int = packing.NO_LIMIT
 
     def stream(
         self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
@@ -46,7 +49,7 @@ class Backbone:
 
         The order of tokens is that of ``sequences``. Packed where the model allows it, else padded on the right.
         """
-        if self.position_start is not None and max(map(len, sequences)) <= packing.PACKED.max_length:
+        if self.position_start is not None and max(map(len, sequences)) <= self.longest_packed:
             inputs = _packed_inputs(sequences, self.position_start, self.pad_id, self.device)
 
             def ragged(states: Tensor) -> Tensor:
@@ -88,6 +91,7 @@ def prepare(
     whole = (model if spread else model.to(device)).eval().requires_grad_(False)
     model = _one_side(whole, side)
     config = model.config.get_text_config()
+    _keep_no_cache(whole)
     pad_id = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
     vocabulary = max(2, int(getattr(config, "vocab_size", 2)))
     rows = [[(7 * i + 11 * j + 5) % vocabulary for j in range(len(row))] for i, row in enumerate(CALIBRATION)]
@@ -95,6 +99,7 @@ def prepare(
     one = _padded_inputs(rows[:1], pad_id, device)
     stack = find_stack(model, one)
     seen_at = at_site(model, stack, one, site)
+    packing.PACKED.window = getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT
     position_start, why = _try_packing(model, stack, rows, pad_id, device)
     positions = getattr(config, "max_position_embeddings", None)
     return Backbone(
@@ -112,7 +117,16 @@ def prepare(
         max_positions=None
         if not positions or positions < 1
         else int(positions) - _position_offset(whole, int(positions)),
+        longest_packed=packing.PACKED.window,
     )
+
+
+def _keep_no_cache(model: torch.nn.Module) -> None:
+    """Keys and values kept for generation would hold memory for every block passed, and nobody generates here."""
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "use_cache", False):
+            config.use_cache = False
 
 
 def _one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide:
@@ -187,7 +201,6 @@ def _try_packing(
     before = model.config._attn_implementation
     if before != "sdpa":
         return None, f"padded: the model's attention is {before}, not sdpa"
-    packing.PACKED.max_length = 1 << 30
     packing.switch_attention(model, packing.NAME)
     reason = "padded: packed states differ from padded ones"
     tolerance = 1e-4 if expected.dtype == torch.float32 and model.dtype == torch.float32 else 0.05
@@ -198,8 +211,6 @@ def _try_packing(
             reason = f"padded: packing failed ({str(error).splitlines()[0]})"
             continue
         if packed.shape == expected.shape and (packed - expected).norm() <= tolerance * expected.norm():
-            chunk = getattr(model.config.get_text_config(), "attention_chunk_size", None)
-            packing.PACKED.max_length = min(packing.PACKED.max_length, chunk or 1 << 30)
             return position_start, "packed"
     packing.switch_attention(model, before)
     return None, reason

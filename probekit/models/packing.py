@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "probekit_packed"
+NO_LIMIT = 1 << 30
 
 
 class PackingUnsupportedError(ValueError):
@@ -24,13 +25,14 @@ class PackingUnsupportedError(ValueError):
 
 @dataclass
 class PackedAttention:
-    """The attention function and its one piece of state: the lengths in the row now being read.
+    """The attention function and its state: the lengths in the row now being read.
 
-    ``max_length``: the longest text for which sliding windows (seen while the model ran) change nothing.
+    ``window``: the narrowest sliding window seen since it was last set, for the calibration of one model: a text no
+    longer than that attends as if there were none. It belongs to no model, so a model keeps its own copy.
     """
 
     lengths: list[int] = field(default_factory=list)
-    max_length: int = 1 << 30
+    window: int = NO_LIMIT
 
     def __call__(
         self,
@@ -46,7 +48,7 @@ class PackedAttention:
         if unknown or attention_mask is not None or query.shape[2] != sum(self.lengths) or key.shape != value.shape:
             raise PackingUnsupportedError(f"attention with {unknown or 'a mask of its own'}")
         if kwargs.get("sliding_window") is not None:
-            self.max_length = min(self.max_length, int(kwargs["sliding_window"]))
+            self.window = min(self.window, int(kwargs["sliding_window"]))
         causal = kwargs.get("is_causal")
         causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
         shared_heads = query.shape[1] != key.shape[1]

@@ -69,28 +69,32 @@ def _locate_folder(path: Path) -> ModelSource:
 
 
 def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
-    import huggingface_hub as hub  # noqa: PLC0415  (costs 0.3 s; a local model doesn't need it)
+    # Submodules by name: as attributes of huggingface_hub they exist only once something else has imported them.
+    # Costs 0.3 s, which a local model doesn't need.
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+    from huggingface_hub.errors import HTTPError as AnyHTTPError  # type: ignore[attr-defined]  # noqa: PLC0415
 
     what = f"model {name}" + (f" at revision {revision}" if revision else "")
-    cached = None
     try:
-        if not hub.constants.HF_HUB_OFFLINE:
-            commit = hub.HfApi().model_info(name, revision=revision).sha
-            return ModelSource(name, name, str(commit), str(commit), on_hub=True)
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
     except HFValidationError as error:
         raise ModelError(what, "must be a hub id (org/name), a folder or a .gguf file") from error
+    commit = None
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            commit = HfApi().model_info(name, revision=revision).sha
     except HfHubHTTPError as error:
         if getattr(error.response, "status_code", None) in (401, 403, 404):
             raise ModelError(
                 what, "not on the hub, or not readable with your token (and no such local path)"
             ) from error
-    except OSError:
+    except (AnyHTTPError, OSError):  # the HTTP library's own base class, whichever library this version is built on
         pass  # no network: an earlier download may do
-    cached = hub.try_to_load_from_cache(name, "config.json", revision=revision)
-    if not isinstance(cached, str):
+    if commit is None and isinstance(cached, str):
+        commit = Path(cached).parent.name
+    if commit is None:
         raise ModelError(what, "no such local path, not in the hub cache, and the hub can't be reached (or is off)")
-    commit = Path(cached).parent.name
     return ModelSource(name, name, commit, commit, on_hub=True)
 
 

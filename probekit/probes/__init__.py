@@ -4,41 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
 from probekit.errors import SpecError
-from probekit.probes.grid_search import quiet_fit
+from probekit.probes.grid_search import fit_once
+from probekit.probes.knn import fit_knn
+from probekit.probes.lda import fit_lda
 from probekit.probes.logistic import fit_logistic
+from probekit.probes.mass_mean import fit_mass_mean, fit_mass_mean_iid
+from probekit.probes.mlp import fit_mlp
 from probekit.probes.result import FitFunction, FittedProbe, Folds, ProbeKind
 from probekit.probes.ridge import fit_ridge
+from probekit.probes.sparse_logistic import fit_sparse_logistic
 
 __all__ = ["PROBES", "FitFunction", "FittedProbe", "Folds", "ProbeKind", "fit_estimator", "fit_probe"]
 
 PROBES: dict[str, ProbeKind] = {
-    "logistic": ProbeKind(("classification",), fit_logistic, has_hyperparameters=True),
-    "ridge": ProbeKind(("regression",), fit_ridge, has_hyperparameters=True),
+    "logistic": ProbeKind(("classification",), fit_logistic),
+    "ridge": ProbeKind(("regression",), fit_ridge),
+    "mlp": ProbeKind(("classification", "regression"), fit_mlp),
+    "lda": ProbeKind(("classification",), fit_lda),
+    "mass-mean": ProbeKind(("classification",), fit_mass_mean),
+    "mass-mean-iid": ProbeKind(("classification",), fit_mass_mean_iid),
+    "knn": ProbeKind(("classification", "regression"), fit_knn),
+    "sparse-logistic": ProbeKind(("classification",), fit_sparse_logistic),
 }
 
 
 def fit_probe(probe: str, X: NDArray[Any], y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:
     """Fit the probe named ``probe`` on all rows of ``X``, its hyper-parameter chosen by ``folds``.
 
-    ``X``: (n_train, d) floats, read once (it may be a memory map). ``y``: (n_train,) class labels of any dtype, or
-    floats (n_train,) or (n_train, n_targets) for regression. ``folds``: inner (training, validation) pairs of row
-    indices; may be empty for probes without hyper-parameters. The same arguments give the same bytes.
+    ``X``: (n_train, d) float32 or float64, read once (it may be a memory map). ``y``: (n_train,) class labels of any
+    dtype, or floats (n_train,) or (n_train, n_targets) for regression. ``folds``: inner (training, validation) pairs of
+    row indices; may be empty for probes without hyper-parameters. The same arguments give the same bytes.
 
     Raises:
-        SpecError: no probe of this name; or there are hyper-parameters and no fold to choose by.
+        SpecError: no probe of this name; there are hyper-parameters and no fold to choose by; or ``X`` is float16, in
+            which scikit-learn would sum and overflow.
     """
     if probe not in PROBES:
         raise SpecError("probe", f"one of {', '.join(PROBES)}", repr(probe))
+    if np.asarray(X).dtype == np.float16:
+        raise SpecError("X", "float32 or float64", "float16")
     return PROBES[probe].fit(X, y, folds=folds, seed=seed)
 
 
 def fit_estimator(estimator: BaseEstimator, X: NDArray[Any], y: NDArray[Any]) -> FittedProbe:
     """Fit a clone of the user's own scikit-learn ``estimator`` on ``X`` (n_train, d) and ``y``; it is used as it is."""
-    nan = float("nan")
-    fitted = clone(estimator)
-    converged = quiet_fit(fitted, X, y)
-    return FittedProbe(fitted, nan, grid_edge=False, converged=converged, cv_score=nan, grid=(), cv_scores=())
+    return fit_once(clone(estimator), X, y)

@@ -68,6 +68,13 @@ def quiet_fit(estimator: BaseEstimator, X: NDArray[Any], y: NDArray[Any]) -> boo
     return converged
 
 
+def fit_once(estimator: BaseEstimator, X: NDArray[Any], y: NDArray[Any]) -> FittedProbe:
+    """Fit ``estimator`` itself on all rows: a probe without a hyper-parameter."""
+    nan = math.nan
+    converged = quiet_fit(estimator, X, y)
+    return FittedProbe(estimator, nan, grid_edge=False, converged=converged, cv_score=nan, grid=(), cv_scores=())
+
+
 def check_folds(probe: str, folds: Folds, grid: Sequence[float]) -> None:
     """A grid of several points needs folds to choose by.
 

@@ -48,12 +48,10 @@ class ProbeKind:
     """A row of the registry.
 
     ``tasks``: which of "classification" and "regression" it can do. ``fit``: see :class:`FitFunction`.
-    ``has_hyperparameters``: whether it needs inner folds.
     """
 
     tasks: tuple[str, ...]
     fit: FitFunction
-    has_hyperparameters: bool
 
 
 def chosen_index(cv_scores: Sequence[float], grid: Sequence[float]) -> int:

@@ -17,7 +17,10 @@ from probekit.spec import Json
 
 SUFFIX = ".skops"
 CARD_VERSION = 1
-TRUSTED: tuple[str, ...] = ()
+TRUSTED: tuple[str, ...] = (
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.compose._target.TransformedTargetRegressor",
+)
 """Types beyond those of NumPy, SciPy and scikit-learn that skops knows to be harmless."""
 
 

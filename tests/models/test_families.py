@@ -166,9 +166,7 @@ def test_positions_start_anew_in_every_packed_text(monkeypatch):
 
 def test_longer_texts_than_the_sliding_window_are_not_packed():
     backbone = prepare(build("mistral"), device=torch.device("cpu"), dtype="float32", dtype_reason="")
-    from probekit.models import packing
-
-    assert packing.PACKED.max_length == 6
+    assert backbone.longest_packed == 6
     seen = []
     hook = backbone.model.register_forward_pre_hook(
         lambda _m, _a, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
@@ -177,6 +175,29 @@ def test_longer_texts_than_the_sliding_window_are_not_packed():
     read(backbone, [[5, 6, 7, 8, 9, 10, 11], [8]], (0,))
     hook.remove()
     assert seen == [(1, 6), (2, 7)]
+
+
+def test_a_model_prepared_later_changes_nothing_for_one_prepared_before():
+    """Trap: the sliding window kept beside the attention function, which all models share."""
+    model = build("mistral")
+    expected = [reference_states(model, "encoder", text) for text in TEXTS]
+    backbone = prepare(copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="")
+    prepare(build("bert"), device=torch.device("cpu"), dtype="float32", dtype_reason="")
+    assert_states_equal(read(backbone, TEXTS, (1, 3)), expected)
+
+
+def test_no_keys_and_values_are_kept_for_generation(case):
+    """Trap: memory that grows with every block passed."""
+    _, _, backbone, _ = case
+    kept = []
+    handle = backbone.model.register_forward_hook(
+        lambda _module, _args, output: kept.extend(
+            name for name in ("past_key_values", "cache_params") if getattr(output, name, None) is not None
+        )
+    )
+    read(backbone, TEXTS, (backbone.stack.n_layers,))
+    handle.remove()
+    assert kept == []
 
 
 def test_a_side_that_the_model_has_not():
