@@ -30,7 +30,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.corpus import long_tailed
+from benchmarks.corpus import long_tailed, sentences
 from probekit.extraction import Reading, make_plan, run
 from probekit.models import locate
 from probekit.models.backbone import Backbone
@@ -41,7 +41,7 @@ from probekit.store import open_cache, open_writer
 
 MAX_LENGTH = 256
 POOLINGS = ("mean", "last", "first", "mean_skip_first")
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 BATCH_ROWS = 32
 
 
@@ -155,9 +155,8 @@ def padded_models(path: Path, dtype: torch.dtype):
     return AutoModel.from_pretrained(source, dtype=dtype, **where).eval(), tokenizer
 
 
-def speed(model: str, n_texts: int, repeats: int, threads: int, dtypes: list[str]) -> None:
+def speed(model: str, texts: list[str], what: str, *, repeats: int, threads: int, dtypes: list[str]) -> None:
     path = packaged(*MODELS[model])
-    texts = long_tailed(n_texts)
     source = locate(path)
     tokenizer = load_tokenizer(source)
     variants = []
@@ -202,10 +201,7 @@ def speed(model: str, n_texts: int, repeats: int, threads: int, dtypes: list[str
     tokens = int(ids.n_tokens.sum())
     parameters = sum(p.numel() for n, p in backbones[dtypes[0]].model.named_parameters() if "embed" not in n)
     best = found["probekit" + dtypes[-1]][0]
-    print(
-        f"\n**{model}**, {n_texts:,} texts of long-tailed length ({tokens:,} tokens), "
-        f"{threads} thread(s), median of {repeats}\n"
-    )
+    print(f"\n**{model}**, {len(texts):,} {what} ({tokens:,} tokens), {threads} thread(s), median of {repeats}\n")
     print("| variant | compute | s | CPU s | tokens/s | GFLOP/s | probekit, same dtype, is |")
     print("|---|---|--:|--:|--:|--:|--:|")
     for variant in variants:
@@ -339,6 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["speed", "memory", "store"], default="speed")
     parser.add_argument("--model", choices=[*MODELS, "all"], default="all")
+    parser.add_argument("--corpus", choices=["long", "sst2"], default="long")
     parser.add_argument("--texts", type=int, default=600)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -353,7 +350,13 @@ def main() -> None:
     else:
         for model in MODELS if options.model == "all" else [options.model]:
             n = options.texts if model == "minilm" else max(50, options.texts // 6)
-            speed(model, n, options.repeats, options.threads, options.dtypes.split(","))
+            texts, what = (
+                (sentences()[:n], "sentences of SST-2")
+                if options.corpus == "sst2"
+                else (long_tailed(n), "texts of long-tailed length")
+            )
+            dtypes = options.dtypes.split(",")
+            speed(model, texts, what, repeats=options.repeats, threads=options.threads, dtypes=dtypes)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ CARD_VERSION = 1
 TRUSTED: tuple[str, ...] = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.compose._target.TransformedTargetRegressor",
+    "sklearn.feature_selection._univariate_selection.f_classif",
 )
 """Types beyond those of NumPy, SciPy and scikit-learn that skops knows to be harmless."""
 
