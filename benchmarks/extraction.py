@@ -34,7 +34,7 @@ from benchmarks.corpus import long_tailed, sentences
 from probekit.extraction import Reading, make_plan, run
 from probekit.models import locate
 from probekit.models.backbone import Backbone
-from probekit.models.loading import load_backbone
+from probekit.models.loading import Loading, load_backbone
 from probekit.models.tokens import encode, load_tokenizer
 from probekit.spec import CacheLayout, Examples
 from probekit.store import open_cache, open_writer
@@ -160,7 +160,7 @@ def speed(model: str, texts: list[str], what: str, *, repeats: int, threads: int
     source = locate(path)
     tokenizer = load_tokenizer(source)
     variants = []
-    backbones = {dtype: load_backbone(source, dtype=dtype, device="cpu", threads=threads) for dtype in dtypes}
+    backbones = {dtype: load_backbone(source, Loading(dtype=dtype, device="cpu", threads=threads)) for dtype in dtypes}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         for dtype in dtypes:

@@ -32,6 +32,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from probekit.probes.logistic import C_GRID, fit_logistic
 from probekit.probes.result import Folds
 from probekit.probes.ridge import ALPHA_PER_DIMENSION, fit_ridge
+from probekit.store import Cache, open_cache
 
 N_TEST = 4000
 N_FOLDS = 5
@@ -131,6 +132,13 @@ def _test_accuracy(estimator: Any, data: Data) -> float:
 Variant = Callable[[Data], tuple[float, float, float]]
 
 
+LOGISTIC: dict[str, Variant] = {
+    "baseline": logistic_baseline,
+    "full grid": lambda data: logistic_fast(data, full_grid=True),
+    "early stop (default)": lambda data: logistic_fast(data, full_grid=False),
+}
+
+
 def measure(variants: dict[str, Variant], data: Data, repeats: int, *, memory: bool) -> dict[str, Outcome]:
     """Every variant ``repeats`` times in turn, the median time; the peak of NumPy's allocations in a run of its own."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -190,15 +198,10 @@ def print_header(case: Sequence[str], score: str) -> None:
 def run_logistic(n: int, dimensions: Sequence[int], repeats: int, *, memory: bool) -> None:
     """2 and 10 classes: the full grid and with the early stop."""
     print_header(["n", "d", "classes"], "log-loss")
-    variants: dict[str, Variant] = {
-        "baseline": logistic_baseline,
-        "full grid": lambda data: logistic_fast(data, full_grid=True),
-        "early stop (default)": lambda data: logistic_fast(data, full_grid=False),
-    }
     for n_classes in (2, 10):
         for d in dimensions:
             data = classification(n, d, n_classes, seed=d)
-            print_row([n, d, n_classes], measure(variants, data, repeats, memory=memory))
+            print_row([n, d, n_classes], measure(LOGISTIC, data, repeats, memory=memory))
 
 
 def run_ridge(n: int, dimensions: Sequence[int], repeats: int, *, memory: bool) -> None:
@@ -211,6 +214,25 @@ def run_ridge(n: int, dimensions: Sequence[int], repeats: int, *, memory: bool) 
             print_row([n, d, n_targets], measure(variants, data, repeats, memory=memory))
 
 
+def real_states(cache: Cache, layer: int, target: str) -> Data:
+    """A cache's own rows: its training part to fit on, its test part to score."""
+    split, y = cache.column("split"), cache.column(target)
+    X = np.array(cache.layer(layer, pooling=cache.poolings[0]))
+    train, test = split == "train", split == "test"
+    folds = list(StratifiedKFold(N_FOLDS, shuffle=True, random_state=0).split(X[train], y[train]))
+    return Data(X[train], y[train], X[test], y[test], folds)
+
+
+def run_real(path: str, layers: Sequence[int], target: str, repeats: int, *, memory: bool) -> None:
+    """Logistic probes on the states of a cache with a column ``split``."""
+    print_header(["model", "layer", "n", "d"], "log-loss")
+    with open_cache(path) as cache:
+        for layer in layers:
+            data = real_states(cache, layer, target)
+            outcomes = measure(LOGISTIC, data, repeats, memory=memory)
+            print_row([cache.model, layer, len(data.X), data.X.shape[1]], outcomes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2,000 rows instead of 8,000")
@@ -218,12 +240,19 @@ def main() -> None:
     parser.add_argument("--probe", default="logistic,ridge", help="which tables, by comma")
     parser.add_argument("--dims", help="dimensions by comma, instead of the table's own")
     parser.add_argument("--memory", action="store_true", help="also the peak memory, by one more run of each")
+    parser.add_argument("--cache", help="a cache with a column split, instead of synthetic rows")
+    parser.add_argument("--target", default="label", help="its label column")
+    parser.add_argument("--layers", default="0", help="its layers, by comma")
     arguments = parser.parse_args()
     n = 2000 if arguments.quick else 8000
     dims = [int(d) for d in arguments.dims.split(",")] if arguments.dims else None
     with threadpool_limits(1):
         kernels = {p["architecture"] for p in threadpool_info() if p["user_api"] == "blas"}
         print(f"{N_FOLDS} folds, {len(C_GRID)} C, {len(ALPHA_PER_DIMENSION)} alpha; 1 thread; kernels {kernels}")
+        if arguments.cache:
+            layers = [int(layer) for layer in arguments.layers.split(",")]
+            run_real(arguments.cache, layers, arguments.target, arguments.repeats, memory=arguments.memory)
+            return
         if "logistic" in arguments.probe:
             run_logistic(n, dims or [384, 576, 1024], arguments.repeats, memory=arguments.memory)
         if "ridge" in arguments.probe:

@@ -10,9 +10,29 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from probekit.errors import InputError
+from probekit.errors import InputError, SpecError
 
 MAX_WORDS = 20_000
+
+CONTROLS: tuple[str, ...] = ("shuffled", "length", "conditional", "mdl")
+"""What can be asked for beside the baselines that every table has."""
+
+
+def control_names(asked: bool | str) -> tuple[str, ...]:
+    """True: all controls; False: none; else names with commas.
+
+    Raises ``SpecError`` for an unknown name.
+
+    >>> control_names("mdl,length")
+    ('length', 'mdl')
+    """
+    if isinstance(asked, bool):
+        return CONTROLS if asked else ()
+    names = [name.strip() for name in asked.split(",")]
+    for name in names:
+        if name not in CONTROLS:
+            raise SpecError(f"--control {name}", f"one of {', '.join(CONTROLS)}")
+    return tuple(name for name in CONTROLS if name in names)
 
 
 def majority_class(train: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -45,6 +65,12 @@ def tfidf_features(texts: Sequence[str], fit_on: NDArray[np.int64]) -> csr_matri
     except ValueError as error:
         raise InputError("texts", "the text baseline needs words to count", str(error)) from error
     return vectorizer.transform(texts)
+
+
+def length_features(n_tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+    """(n, 2): the number of tokens that was read, and its logarithm. Nothing else of the text is in them."""
+    counts = n_tokens.astype(np.float64)
+    return np.column_stack([counts, np.log(counts)])
 
 
 def shuffled_labels(

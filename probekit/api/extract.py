@@ -40,6 +40,7 @@ def extract(
     side: str = "encoder",
     site: str = "block",
     random_seed: int | None = None,
+    quantize: str | None = None,
     allow_nonfinite: bool = False,
     trust_remote_code: bool = False,
     overwrite: bool = False,
@@ -55,7 +56,7 @@ def extract(
     ``"all"`` tokens, or those of the ``"text"`` alone, without prompt and special tokens. ``tokens``: keep the states
     of every token, in ``token_dtype``. ``side``: of an encoder-decoder model. ``site``: "block" for the residual
     stream, or what the "attention" or the "mlp" of each block adds to it. ``random_seed``: weights drawn anew, as a
-    control.
+    control. ``quantize``: "8bit" or "4bit" weights, where bitsandbytes is installed.
 
     A finished cache made from the same things is opened at once; an unfinished one is gone on with, and its bytes are
     then those of an undisturbed run. Returns the finished cache, open.
@@ -82,6 +83,7 @@ def extract(
         side=side,
         site=site,
         random_seed=random_seed,
+        quantize=quantize,
     )
     sources = [data] if isinstance(data, str | os.PathLike) else data
     job = make_job(model, sources, text=text, split=split, revision=revision, request=request)

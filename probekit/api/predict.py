@@ -19,7 +19,7 @@ from probekit.spec import ChosenProbe, Json, Listener, Silent
 
 MODEL_FIELDS = (
     *("model", "revision", "tokenizer", "max_length", "dtype", "batch_tokens", "store_dtype"),
-    *("prompt", "chat_template", "pool_over", "side", "site", "random_seed"),
+    *("prompt", "chat_template", "pool_over", "side", "site", "random_seed", "quantize"),
 )
 """What of a cache's spec a prediction must repeat."""
 

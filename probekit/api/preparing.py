@@ -11,7 +11,7 @@ from probekit.api.request import PLACE, Handling, Request, asked_layers
 from probekit.errors import InputError
 from probekit.extraction import Reading, make_plan
 from probekit.models.backbone import Backbone
-from probekit.models.loading import load_backbone
+from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
 from probekit.models.tokens import Encoded, choose_max_length, encode, load_tokenizer
@@ -44,13 +44,16 @@ def prepare_extraction(
     listener.stage(f"loading {source.name}", total=0, unit="")
     backbone = load_backbone(
         source,
-        device=request.device or "auto",
-        dtype=request.dtype or "auto",
-        side=request.side,
-        site=request.site,
-        random_seed=request.random_seed,
-        threads=handling.threads,
-        trust_remote_code=handling.trust_remote_code,
+        Loading(
+            device=request.device or "auto",
+            dtype=request.dtype or "auto",
+            side=request.side,
+            site=request.site,
+            random_seed=request.random_seed,
+            quantize=request.quantize,
+            threads=handling.threads,
+            trust_remote_code=handling.trust_remote_code,
+        ),
     )
     tokenizer = load_tokenizer(source, trust_remote_code=handling.trust_remote_code)
     n_layers, d_model, padded = backbone.stack.n_layers, backbone.stack.d_model, backbone.position_start is None
@@ -75,6 +78,7 @@ def prepare_extraction(
         bytes_per_row=4 * d_model * len(layers) * len(poolings),
         bytes_per_token=4 * d_model * len(layers) if request.tokens else 0,
         padded=padded,
+        length_limit=backbone.length_limit,
     )
     _tell(listener, backbone, n_truncated=int(encoded.truncated.sum()), max_length=max_length)
     over = encoded.text_range if request.pool_over == "text" else None

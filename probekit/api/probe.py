@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from joblib.externals.loky import ProcessPoolExecutor
 
+from probekit.controls import control_names
 from probekit.errors import SpecError
 from probekit.evaluate import Origin, Question, StateSource, evaluate
 from probekit.models.layers import parse_layers
@@ -56,7 +57,8 @@ def probe_layers(
     group: str | None = None,
     task: str = "auto",
     seeds: int = 1,
-    controls: bool = False,
+    controls: bool | str = False,
+    random_cache: Cache | str | os.PathLike[str] | None = None,
     jobs: int = 1,
 ) -> pd.DataFrame:
     """Fit a probe on every layer of a cache: the layer table, one row per target x pooling x layer x probe.
@@ -64,8 +66,9 @@ def probe_layers(
     ``target``: label columns, comma-separated. ``probe``: names, comma-separated; by default logistic for classes and
     ridge for numbers. ``split``: the column that says train, dev or test, or the fraction of rows for the test; by
     default the column ``split`` if there is one, else 0.2, stratified. ``group``: a column; no group is on both sides.
-    ``task``: "auto", "classification" or "regression". ``seeds``: how many random splits. ``controls``: fit shuffled
-    labels too. ``jobs``: processes.
+    ``task``: "auto", "classification" or "regression". ``seeds``: how many random splits. ``controls``: True for all,
+    or names, comma-separated, of "shuffled", "length", "conditional" and "mdl". ``random_cache``: the same texts read
+    by the same model with random weights, to be probed alike. ``jobs``: processes.
 
     Hyper-parameters are chosen on the training rows, the best layer (``selected``) on the validation rows; ``score``
     is of the test rows. What a careful reader must know comes as a ``ProbekitWarning``.
@@ -85,6 +88,7 @@ def probe_layers(
             seeds=seeds,
             controls=controls,
         ),
+        random_cache=random_cache,
         jobs=jobs,
     )
     for text in run.warnings:
@@ -103,7 +107,7 @@ class ProbeOptions:
     group: str | None = None
     task: str = "auto"
     seeds: int = 1
-    controls: bool = False
+    controls: bool | str = False
 
 
 def run_probes(
@@ -111,20 +115,23 @@ def run_probes(
     targets: Sequence[str],
     *,
     options: ProbeOptions,
+    random_cache: Cache | str | os.PathLike[str] | None = None,
     jobs: int = 1,
     listener: Listener | None = None,
 ) -> ProbeRun:
     """``probe_layers`` for several caches, giving the warnings and the record as well as the table."""
+    if random_cache is not None and len(caches) > 1:
+        raise SpecError("--random-cache", "is of one cache; probe each of several by itself", f"{len(caches)} caches")
     if options.seeds < 1:
         raise SpecError(f"--seeds {options.seeds}", "at least 1")
     if jobs < 1:
         raise SpecError(f"--jobs {jobs}", "at least 1")
     if len(set(targets)) < len(targets) or not all(targets):
         raise SpecError("--target", "column names, comma-separated, none twice", ",".join(targets))
-    opened = [given if isinstance(given, Cache) else open_cache(given) for given in caches]
     started = time.time()
-    try:
-        asked = [_prepare(cache, targets, options) for cache in opened]  # all mistakes are found before the work begins
+    with opened_caches(caches) as opened, opened_caches([] if random_cache is None else [random_cache]) as random:
+        # All mistakes are found before the work begins.
+        asked = [_prepare(cache, targets, options, random=random[0] if random else None) for cache in opened]
         with _workers(jobs) as executor:
             done = [
                 evaluate(sources, read, question, origin=_origin(cache), executor=executor, listener=listener)
@@ -134,22 +141,34 @@ def run_probes(
         found = tuple(dict.fromkeys(text for evaluation in done for text in evaluation.warnings))
         chosen = tuple((c, cache.spec) for cache, part in zip(opened, done, strict=True) for c in part.chosen)
         return ProbeRun(table, found, _record(opened, done, options, started=started), chosen)
-    finally:
-        for given, cache in zip(caches, opened, strict=True):
-            if cache is not given:
-                cache.close()
+
+
+@contextmanager
+def opened_caches(caches: Sequence[Cache | str | os.PathLike[str]]) -> Iterator[list[Cache]]:
+    """Caches; those given by their path are closed at the end."""
+    with ExitStack() as closing:
+        yield [given if isinstance(given, Cache) else closing.enter_context(open_cache(given)) for given in caches]
 
 
 def _prepare(
-    cache: Cache, targets: Sequence[str], options: ProbeOptions
+    cache: Cache, targets: Sequence[str], options: ProbeOptions, *, random: Cache | None = None
 ) -> tuple[list[StateSource], list[Any], Question]:
     for pooling in options.poolings:
         if pooling not in cache.poolings:
             raise SpecError(f"--pooling {pooling}", f"the cache {cache.path.name} has {', '.join(cache.poolings)}")
     layers = _layers(cache, options.layers)
+    poolings = options.poolings or cache.poolings
+    if random is not None:
+        _check_random(random, cache, layers, poolings)
     sources = [
-        StateSource(pooling, layers, cache.final_norm, partial(cache.layer, pooling=pooling))
-        for pooling in options.poolings or cache.poolings
+        StateSource(
+            pooling,
+            layers,
+            cache.final_norm,
+            partial(cache.layer, pooling=pooling),
+            read_random=None if random is None else partial(random.layer, pooling=pooling),
+        )
+        for pooling in poolings
     ]
     split, fraction = _split(cache, options.split)
     question = Question(
@@ -160,12 +179,30 @@ def _prepare(
         split=split,
         fraction=fraction,
         seeds=tuple(range(options.seeds)),
-        controls=options.controls,
+        controls=control_names(options.controls),
+        n_tokens=cache.n_tokens,
     )
     read = [
         read_target(_column(cache, name, "--target").values, name, ids=cache.ids, task=options.task) for name in targets
     ]
     return sources, read, question
+
+
+def _check_random(random: Cache, cache: Cache, layers: tuple[int, ...], poolings: tuple[str, ...]) -> None:
+    """Raise SpecError unless ``random`` holds the same texts, layers and poolings, of the same model's random form."""
+    option = f"--random-cache {random.path.name}"
+    if random.spec.get("random_seed") is None:
+        raise SpecError(option, "must be extracted with --random-seed", "the model's own weights")
+    for field in ("model", "texts", "n_layers"):
+        if random.spec[field] != cache.spec[field]:
+            raise SpecError(
+                option, f"must have the {field} of {cache.path.name}: {cache.spec[field]}", str(random.spec[field])
+            )
+    if not np.array_equal(random.ids, cache.ids):
+        raise SpecError(option, f"must have the rows of {cache.path.name} in the same order")
+    if not set(layers) <= set(random.layers) or not set(poolings) <= set(random.poolings):
+        shown = f"layers {', '.join(map(str, random.layers))}; {', '.join(random.poolings)} pooling"
+        raise SpecError(option, "must have the layers and poolings that are probed", shown)
 
 
 def _layers(cache: Cache, asked: str) -> tuple[int, ...]:
@@ -236,7 +273,7 @@ def _record(caches: Sequence[Cache], done: Sequence[Evaluation], options: ProbeO
             "group": options.group,
             "task": options.task,
             "seeds": options.seeds,
-            "controls": options.controls,
+            "controls": list(control_names(options.controls)),
         },
         "caches": [
             {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from probekit.api.request import PLACE
 from probekit.extraction import Reading, make_plan, run
-from probekit.models.loading import load_backbone
+from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
 from probekit.models.tokens import encode, load_tokenizer
@@ -49,13 +49,16 @@ def read_states(
     listener.stage(f"loading {source.name}", total=0, unit="")
     backbone = load_backbone(
         source,
-        device=device,
-        dtype=cache["dtype"],
-        side=cache["side"],
-        site=cache["site"],
-        random_seed=cache["random_seed"],
-        threads=threads,
-        trust_remote_code=trust_remote_code,
+        Loading(
+            device=device,
+            dtype=cache["dtype"],
+            side=cache["side"],
+            site=cache["site"],
+            random_seed=cache["random_seed"],
+            quantize=cache["quantize"],
+            threads=threads,
+            trust_remote_code=trust_remote_code,
+        ),
     )
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
     before, after = ("", "") if cache["prompt"] is None else cache["prompt"].split(PLACE)
@@ -67,7 +70,12 @@ def read_states(
         template=make_template(before, after, chat=cache["chat_template"], tokenizer=tokenizer),
     )
     over = encoded.text_range if cache["pool_over"] == "text" else None
-    plan = make_plan(encoded.n_tokens, batch_tokens=cache["batch_tokens"], padded=backbone.position_start is None)
+    plan = make_plan(
+        encoded.n_tokens,
+        batch_tokens=cache["batch_tokens"],
+        padded=backbone.position_start is None,
+        length_limit=backbone.length_limit,
+    )
     sink = _Collected(plan.windows, len(texts), backbone.stack.d_model)
     listener.stage("reading", total=int(encoded.n_tokens.sum()), unit="tokens")
     reading = Reading(encoded.ids, plan, (int(card["layer"]),), (str(card["pooling"]),), over)

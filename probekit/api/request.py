@@ -44,6 +44,7 @@ class Request:
     side: str = "encoder"
     site: str = "block"
     random_seed: int | None = None
+    quantize: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def known_fields(request: Request, source: ModelSource, examples: Examples) -> J
         "side": request.side,
         "site": request.site,
         "random_seed": request.random_seed,
+        "quantize": request.quantize,
     }
     asked: Json = {
         "poolings": None if request.pooling is None else list(request.pooling),

@@ -57,6 +57,7 @@ def extract(
     random_seed: Annotated[
         int | None, typer.Option(help="Draw the model's weights anew, as a control; any whole number.")
     ] = None,
+    quantize: Annotated[str | None, typer.Option(help="8bit or 4bit weights, by bitsandbytes.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: the cores there are]")] = None,
     no_store_text: Annotated[bool, typer.Option("--no-store-text", help="Leave the texts out of the cache.")] = False,
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Store NaN and inf as they are.")] = False,
@@ -94,6 +95,7 @@ def extract(
         side=side,
         site=site,
         random_seed=random_seed,
+        quantize=quantize,
     )
     handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
     job = make_job(model, data, text=text, split=split, revision=revision, request=request)

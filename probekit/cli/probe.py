@@ -27,7 +27,13 @@ def probe(
     ] = None,
     group: Annotated[str | None, typer.Option(help="Column; rows of one group stay on one side.")] = None,
     seeds: Annotated[int, typer.Option(help="How many random splits.")] = 1,
-    controls: Annotated[bool, typer.Option("--controls", help="Fit shuffled labels too: selectivity.")] = False,
+    controls: Annotated[bool, typer.Option("--controls", help="Every control that applies; see --control.")] = False,
+    control: Annotated[
+        str | None, typer.Option(help="Some of them, with commas: shuffled, length, conditional, mdl.")
+    ] = None,
+    random_cache: Annotated[
+        Path | None, typer.Option(help="The same texts read with --random-seed, to be probed alike.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores there are]")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves: .png, .svg or .pdf.")] = None,
     save_probes: Annotated[
@@ -55,11 +61,16 @@ def probe(
         group=group,
         task=task,
         seeds=seeds,
-        controls=controls,
+        controls=control or controls,
     )
     with Bars() as bars:
         run = api.run_probes(
-            caches, target.split(","), options=options, jobs=joblib.cpu_count() if jobs is None else jobs, listener=bars
+            caches,
+            target.split(","),
+            options=options,
+            random_cache=random_cache,
+            jobs=joblib.cpu_count() if jobs is None else jobs,
+            listener=bars,
         )
     show_run(run, as_json=as_json)
     save_run(run, out=out, plot=plot, folder=save_probes)

@@ -1,9 +1,10 @@
-"""What each score is held against: the commonest class or the mean, and the words of the text alone."""
+"""What each score is held against: the commonest class or the mean, the words of the text alone, or its length."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from probekit.controls import majority_class, mean_value, tfidf_features
-from probekit.evaluate.layer import METRIC, Fit, coded, predict
+from probekit.controls import length_features, majority_class, mean_value, tfidf_features
+from probekit.evaluate.layer import METRIC, Fit, coded, predict, probe_score
 from probekit.metrics import SCORES
 from probekit.probes.grid_search import mean_over_folds, negative_log_loss, quiet_fit, r_squared
 
@@ -26,6 +27,14 @@ class TextTask:
     """A text-only baseline, as a unit of work: the same rows and folds as the probes have."""
 
     texts: Sequence[str]
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class LengthTask:
+    """A length-only baseline, as a unit of work. ``n_tokens``: (n,)."""
+
+    n_tokens: NDArray[np.integer[Any]]
     fit: Fit
 
 
@@ -52,6 +61,12 @@ def text_score(task: TextTask) -> float:
         predicted = predict(best, X[fit.split.test], fit.target)
     truth = coded(fit.labels, fit.target)
     return SCORES[METRIC[fit.target.task.kind]](truth[fit.split.test], predicted)
+
+
+def length_score(task: LengthTask) -> float:
+    """The test score of the same kind of probe on the number of tokens alone."""
+    with threadpool_limits(1):
+        return probe_score(length_features(task.n_tokens), task.fit)
 
 
 def _candidates(fit: Fit) -> list[BaseEstimator]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError
+from probekit.evaluate.mdl import probe_code_bits
 from probekit.metrics import SCORES, classification_metrics, regression_metrics
 from probekit.probes import FittedProbe, Folds, fit_probe
 from probekit.splits import Split, Target
@@ -25,7 +26,7 @@ class Fit:
     """What is to be fitted: one target, split and probe.
 
     ``labels``: (n,) what the probe learns, ``target.y`` or, for the control task, its shuffled form.
-    ``folds``: inner folds, as positions in ``split.train``.
+    ``folds``: inner folds, as positions in ``split.train``. ``controls``: what else to measure on the layer.
     """
 
     target: Target
@@ -34,15 +35,22 @@ class Fit:
     folds: Folds
     labels: NDArray[Any]
     is_control: bool = False
+    controls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LayerTask:
-    """A layer and all that is to be fitted on it; small and picklable. ``read()`` gives (n, d_model)."""
+    """A layer and all that is to be fitted on it; small and picklable.
+
+    ``read()`` gives (n, d_model). ``read_layer0``, ``read_random``: the same of layer 0 and of a model with random
+    weights, or None.
+    """
 
     layer: int
     read: Callable[[], NDArray[Any]]
     fits: tuple[Fit, ...]
+    read_layer0: Callable[[], NDArray[Any]] | None = None
+    read_random: Callable[[], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Outcome:
     """One fitted probe's results; the order of an outcome is that of ``LayerTask.fits``.
 
     ``predicted``: (n_test,) class codes or numbers, in the order of ``split.test``. ``metrics``: of the test rows.
+    ``with_layer0``: test score of the probe on this layer and layer 0 side by side. ``mdl_bits``: the online code of
+    the training labels. ``random_model``: test score of the probe on a random model's layer. NaN where not asked for.
     """
 
     estimator: BaseEstimator
@@ -60,6 +70,9 @@ class Outcome:
     regularisation: float
     grid_edge: bool
     converged: bool
+    with_layer0: float = float("nan")
+    mdl_bits: float = float("nan")
+    random_model: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -80,10 +93,30 @@ def fit_layer(task: LayerTask) -> LayerOutcomes:
     """
     with threadpool_limits(1):
         X = as_floats(task.read())
-        largest = max(abs(float(X.max())), abs(float(X.min())))
-        if not np.isfinite(largest):
-            raise InputError(f"layer {task.layer}", "probes need finite hidden states", "NaN or infinite values")
-        return LayerOutcomes(task.layer, largest, tuple(_fit(X, fit) for fit in task.fits))
+        largest = _largest(X, f"layer {task.layer}")
+        outcomes = [_fit(X, fit) for fit in task.fits]
+        if task.read_layer0 is not None:
+            both = np.hstack([as_floats(task.read_layer0()), X])
+            outcomes = [
+                replace(outcome, with_layer0=probe_score(both, fit)) if "conditional" in fit.controls else outcome
+                for outcome, fit in zip(outcomes, task.fits, strict=True)
+            ]
+        if task.read_random is not None:
+            random = as_floats(task.read_random())
+            _largest(random, f"layer {task.layer} of the random model")
+            outcomes = [
+                outcome if fit.is_control else replace(outcome, random_model=probe_score(random, fit))
+                for outcome, fit in zip(outcomes, task.fits, strict=True)
+            ]
+        return LayerOutcomes(task.layer, largest, tuple(outcomes))
+
+
+def _largest(X: NDArray[Any], name: str) -> float:
+    """The largest absolute value."""
+    largest = max(abs(float(X.max())), abs(float(X.min())))
+    if not np.isfinite(largest):
+        raise InputError(name, "probes need finite hidden states", "NaN or infinite values")
+    return largest
 
 
 def as_floats(states: NDArray[Any]) -> NDArray[Any]:
@@ -93,8 +126,21 @@ def as_floats(states: NDArray[Any]) -> NDArray[Any]:
 
 def _fit(X: NDArray[Any], fit: Fit) -> Outcome:
     split = fit.split
+    train = X[split.train]
+    fitted = fit_probe(fit.probe, train, fit.labels[split.train], folds=fit.folds, seed=split.seed)
+    outcome = _score(fitted, X, fit)
+    if "mdl" in fit.controls and fit.probe == "logistic":
+        bits = probe_code_bits(fitted, train, fit.target.codes[split.train], len(fit.target.classes))
+        return replace(outcome, mdl_bits=bits)
+    return outcome
+
+
+def probe_score(X: NDArray[Any], fit: Fit) -> float:
+    """The test score of the probe that ``fit`` asks for on other features, (n, any)."""
+    split, target = fit.split, fit.target
     fitted = fit_probe(fit.probe, X[split.train], fit.labels[split.train], folds=fit.folds, seed=split.seed)
-    return _score(fitted, X, fit)
+    truth = coded(fit.labels, target)[split.test]
+    return SCORES[METRIC[target.task.kind]](truth, predict(fitted.estimator, X[split.test], target))
 
 
 def _score(fitted: FittedProbe, X: NDArray[Any], fit: Fit) -> Outcome:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probekit.controls import shuffled_labels
 from probekit.errors import SpecError
-from probekit.evaluate.baselines import TextTask, text_score, trivial_score
+from probekit.evaluate.baselines import LengthTask, TextTask, length_score, text_score, trivial_score
 from probekit.evaluate.layer import Fit, LayerOutcomes, LayerTask, fit_layer
 from probekit.evaluate.table import Curve, Origin, build_table
 from probekit.probes import PROBES
@@ -23,12 +23,16 @@ DEFAULT_PROBE = {"classification": "logistic", "regression": "ridge"}
 
 @dataclass(frozen=True)
 class StateSource:
-    """The states of one pooling: ``read(layer)`` gives (n, d_model). It must be picklable if there is an executor."""
+    """The states of one pooling: ``read(layer)`` gives (n, d_model). It must be picklable if there is an executor.
+
+    ``read_random``: the same of a model with random weights, or None.
+    """
 
     pooling: str
     layers: tuple[int, ...]
     final_norm: frozenset[int]
     read: Callable[[int], NDArray[Any]]
+    read_random: Callable[[int], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Question:
 
     ``ids``: (n,) unique row names; ``texts``: n strings for the text baseline, or None. ``probes``: names, or empty for
     logistic or ridge by task. ``groups``, ``split``: columns of the input. ``fraction``: of the rows for the test part
-    (and of the rest for validation) where the input has no split. ``controls``: fit the control task too.
+    (and of the rest for validation) where the input has no split. ``controls``: names in ``CONTROLS``. ``n_tokens``:
+    (n,), for the control "length".
     """
 
     ids: NDArray[Any]
@@ -47,7 +52,8 @@ class Question:
     split: Column | None = None
     fraction: float = 0.2
     seeds: tuple[int, ...] = (0,)
-    controls: bool = False
+    controls: tuple[str, ...] = ()
+    n_tokens: NDArray[Any] | None = None
 
 
 def evaluate(
@@ -70,11 +76,16 @@ def evaluate(
     listener = listener or Silent()
     plans = [_plan(target, question) for target in targets]
     fits = tuple(fit for plan in plans for fit in plan)
-    tasks = [LayerTask(layer, _Reader(source.read, layer), fits) for source in sources for layer in source.layers]
+    tasks = [_layer_task(source, layer, fits) for source in sources for layer in source.layers]
     text_tasks = (
         [] if question.texts is None else [TextTask(question.texts, fit) for fit in fits if _is_first(fit, fits)]
     )
-    listener.stage("probing", total=len(tasks) + len(text_tasks), unit="layers")
+    length_tasks = {
+        i: LengthTask(question.n_tokens, fit)
+        for i, fit in enumerate(fits)
+        if question.n_tokens is not None and "length" in fit.controls
+    }
+    listener.stage("probing", total=len(tasks) + len(text_tasks) + len(length_tasks), unit="layers")
     done = 0
 
     def count(results: Iterator[Any]) -> list[Any]:
@@ -88,12 +99,14 @@ def evaluate(
 
     layers: list[LayerOutcomes] = count(_run(executor, fit_layer, tasks))
     text_scores: list[float] = count(_run(executor, text_score, text_tasks))
+    length_scores: list[float] = count(_run(executor, length_score, list(length_tasks.values())))
+    length_of = dict(zip(length_tasks, length_scores, strict=True))
     text_of = {(t.fit.target.name, t.fit.split.seed): s for t, s in zip(text_tasks, text_scores, strict=True)}
     curves = []
     for s, source in enumerate(sources):
         start = sum(len(earlier.layers) for earlier in sources[:s])
         of_source = layers[start : start + len(source.layers)]
-        curves += _curves(source, of_source, fits, text_of)
+        curves += _curves(source, of_source, fits, text_of=text_of, length_of=length_of)
     return build_table(curves, origin=origin, group=question.groups, details=_details(targets, question, fits))
 
 
@@ -104,6 +117,17 @@ class _Reader:
 
     def __call__(self) -> NDArray[Any]:
         return self.read(self.layer)
+
+
+def _layer_task(source: StateSource, layer: int, fits: tuple[Fit, ...]) -> LayerTask:
+    has_layer0 = layer != 0 and 0 in source.layers
+    return LayerTask(
+        layer,
+        _Reader(source.read, layer),
+        fits,
+        read_layer0=_Reader(source.read, 0) if has_layer0 and any("conditional" in f.controls for f in fits) else None,
+        read_random=None if source.read_random is None else _Reader(source.read_random, layer),
+    )
 
 
 def _plan(target: Target, question: Question) -> list[Fit]:
@@ -131,8 +155,8 @@ def _plan(target: Target, question: Question) -> list[Fit]:
         groups = None if question.groups is None else question.groups.values[split.train]
         folds = inner_folds(target.truth[split.train], stratify=target.is_classes, groups=groups, seed=split.seed)
         parts = (split.train, split.val, split.test)
-        fits += [Fit(target, split, probe, folds, target.y) for probe in able]
-        if question.controls:
+        fits += [Fit(target, split, probe, folds, target.y, controls=question.controls) for probe in able]
+        if "shuffled" in question.controls:
             random = shuffled_labels(target.y, parts, seed=split.seed, texts=question.texts)
             fits += [Fit(target, split, probe, folds, random, is_control=True) for probe in able]
     return fits
@@ -161,7 +185,9 @@ def _curves(
     source: StateSource,
     layers: Sequence[LayerOutcomes],
     fits: Sequence[Fit],
+    *,
     text_of: dict[tuple[str, int], float],
+    length_of: dict[int, float],
 ) -> list[Curve]:
     """One curve per target and probe, the seeds together."""
     curves = []
@@ -180,6 +206,7 @@ def _curves(
                 controls=tuple(tuple(layer.outcomes[i] for i in control) for layer in layers),
                 baseline=tuple(trivial_score(fits[i]) for i in real),
                 text_baseline=tuple(text_of.get((target, fits[i].split.seed), float("nan")) for i in real),
+                length_baseline=tuple(length_of.get(i, float("nan")) for i in real),
             )
         )
     return curves

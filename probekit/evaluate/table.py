@@ -10,10 +10,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probekit.evaluate.layer import METRIC, Fit, Outcome
-from probekit.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, SCORES, bootstrap_draws, interval
+from probekit.metrics import (
+    CLASSIFICATION_METRICS,
+    REGRESSION_METRICS,
+    SCORES,
+    bootstrap_draws,
+    differences_from,
+    interval,
+)
+from probekit.metrics.bootstrap import N_DRAWS
 from probekit.spec import TABLE_COLUMNS, ChosenProbe, Evaluation, Json
 from probekit.splits import Column
 
+DRAWS_PER_COMPARISON = 200  # the smallest corrected p-value is 2 / this
 TIE = 1e-12  # validation scores nearer than this are equal: the shallower layer is chosen
 
 
@@ -32,7 +41,7 @@ class Origin:
 class Curve:
     """The outcomes of one target, pooling and probe. ``outcomes[layer][seed]``; ``controls`` alike, or empty inside.
 
-    ``fits``, ``baseline``, ``text_baseline``: one per seed. ``max_abs``: one per layer.
+    ``fits``, ``baseline``, ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``: one per layer.
     """
 
     pooling: str
@@ -44,6 +53,7 @@ class Curve:
     controls: tuple[tuple[Outcome, ...], ...]
     baseline: tuple[float, ...]
     text_baseline: tuple[float, ...]
+    length_baseline: tuple[float, ...]
 
     @property
     def metric(self) -> str:
@@ -74,18 +84,21 @@ def choose_layer(curve: Curve) -> int:
 
 
 def curve_draws(curve: Curve, group: Column | None) -> NDArray[np.float64]:
-    """Bootstrap draws of the test score, (n_seeds x 1,000, n_layers).
+    """Bootstrap draws of the test score, (n_seeds, n_draws, n_layers).
 
-    The seeds' draws stand one below the other, so an interval over them has the spread of test rows and of splits.
+    Intervals need ``N_DRAWS`` (1,000) of them; p-values that Holm corrects for many layers need more to come anywhere
+    near zero.
     """
+    n_draws = max(N_DRAWS, DRAWS_PER_COMPARISON * (len(curve.layers) - 1))
     draws = []
     for s, fit in enumerate(curve.fits):
         test = fit.split.test
         predicted = np.column_stack([seeds[s].predicted for seeds in curve.outcomes])
         groups = None if group is None else group.values[test]
         truth = fit.target.truth[test]
-        draws.append(bootstrap_draws(SCORES[curve.metric], truth, predicted, groups=groups, seed=fit.split.seed))
-    return np.concatenate(draws)
+        score = SCORES[curve.metric]
+        draws.append(bootstrap_draws(score, truth, predicted, groups=groups, seed=fit.split.seed, n_draws=n_draws))
+    return np.stack(draws)
 
 
 def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list[dict[str, Any]]:
@@ -93,11 +106,12 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
     splits = [fit.split for fit in curve.fits]
     metrics = CLASSIFICATION_METRICS if target.is_classes else REGRESSION_METRICS
     draws = curve_draws(curve, group)
+    compared = differences_from(draws.reshape(-1, len(curve.layers)), best)
     scores = [float(np.mean([outcome.metrics[curve.metric] for outcome in seeds])) for seeds in curve.outcomes]
     layer0 = scores[curve.layers.index(0)] if 0 in curve.layers else np.nan
     rows = []
     for k, (layer, seeds) in enumerate(zip(curve.layers, curve.outcomes, strict=True)):
-        low, high = interval(draws[:, k])
+        low, high = interval(draws[:, :N_DRAWS, k])  # of all seeds: the spread of test rows and of splits
         control = _mean([outcome.metrics[curve.metric] for outcome in curve.controls[k]])
         row = {
             "model": origin.model,
@@ -135,10 +149,26 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
             "n_truncated": origin.n_truncated,
             "seeds": len(curve.fits),
             "max_abs": curve.max_abs[k],
+            "length_baseline": _mean(curve.length_baseline),
+            "conditional": _mean([outcome.with_layer0 for outcome in seeds]) - layer0,
+            "mdl_bits": _mean([outcome.mdl_bits for outcome in seeds]),
+            "compression": _compression(curve, k),
+            "random_model": _mean([outcome.random_model for outcome in seeds]),
+            "p_vs_best": np.nan if k == best else compared[k].p_value,
         }
         row |= {name: _mean([outcome.metrics[name] for outcome in seeds]) for name in metrics}
         rows.append(row)
     return rows
+
+
+def _compression(curve: Curve, k: int) -> float:
+    """Bits of the uniform code over bits of the online code."""
+    pairs = zip(curve.fits, curve.outcomes[k], strict=True)
+    return _mean(
+        [len(fit.split.train) * np.log2(len(fit.target.classes)) / found.mdl_bits for fit, found in pairs]
+        if curve.fits[0].target.is_classes
+        else []
+    )
 
 
 def _mean(values: Any) -> float:

@@ -27,12 +27,14 @@ def make_plan(
     bytes_per_row: int = 0,
     bytes_per_token: int = 0,
     padded: bool = False,
+    length_limit: int | None = None,
     window_rows: int = WINDOW_ROWS,
 ) -> Plan:
     """Cut rows into windows (by rows, tokens and output bytes), and each window, sorted by length, into batches.
 
     A batch holds at most ``batch_tokens`` tokens (counting padding if ``padded``), but always at least one row.
     ``n_tokens``: (n,). ``bytes_per_row``, ``bytes_per_token``: what is kept of a row and of a token.
+    ``length_limit``: no batch has texts both up to and above this length, where a model reads the two differently.
     """
     most_rows = max(1, min(window_rows, WINDOW_BYTES // max(1, bytes_per_row)))
     most_tokens = min(WINDOW_TOKENS, WINDOW_BYTES // max(1, bytes_per_token))
@@ -43,14 +45,19 @@ def make_plan(
             start, tokens = row, 0
         tokens += length
     windows.append((start, len(n_tokens)))
-    batches = tuple(_batches(n_tokens, start, stop, batch_tokens, padded) for start, stop in windows)
-    return Plan(tuple(windows), batches)
+    batches = []
+    for start, stop in windows:
+        order = start + np.argsort(n_tokens[start:stop], kind="stable")
+        n_short = int(np.searchsorted(n_tokens[order], length_limit or n_tokens.max(), side="right"))
+        parts = [part for part in (order[:n_short], order[n_short:]) if len(part)]
+        batches.append(tuple(batch for part in parts for batch in _batches(n_tokens, part, batch_tokens, padded)))
+    return Plan(tuple(windows), tuple(batches))
 
 
 def _batches(
-    n_tokens: NDArray[np.int32], start: int, stop: int, batch_tokens: int, padded: bool
+    n_tokens: NDArray[np.int32], order: NDArray[np.int64], batch_tokens: int, padded: bool
 ) -> tuple[NDArray[np.int64], ...]:
-    order = start + np.argsort(n_tokens[start:stop], kind="stable")
+    """Cut rows, in the order of their length, into batches."""
     batches, first, tokens = [], 0, 0
     for i, row in enumerate(order.tolist()):
         length = int(n_tokens[row])

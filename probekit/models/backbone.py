@@ -41,6 +41,7 @@ class Backbone:
     pad_id: int
     max_positions: int | None
     longest_packed: int = packing.NO_LIMIT
+    length_limit: int | None = None
 
     def stream(
         self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
@@ -87,7 +88,8 @@ def prepare(
     ``side``: of an encoder-decoder model, "encoder" or "decoder". ``site``: "block" for the residual stream, or what
     the "attention" or the "mlp" adds to it.
     """
-    spread = hasattr(model, "hf_device_map")  # over several devices already: not to be moved
+    # Spread over several devices, or quantised, it is where it belongs already.
+    spread = hasattr(model, "hf_device_map") or getattr(model, "is_quantized", False)
     whole = (model if spread else model.to(device)).eval().requires_grad_(False)
     model = _one_side(whole, side)
     config = model.config.get_text_config()
@@ -118,7 +120,17 @@ def prepare(
         if not positions or positions < 1
         else int(positions) - _position_offset(whole, int(positions)),
         longest_packed=packing.PACKED.window,
+        length_limit=_length_limit(config),
     )
+
+
+def _length_limit(config: Any) -> int | None:
+    """The length up to which a rope that depends on the length is read one way, and above it another (longrope)."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    limit = parameters.get("original_max_position_embeddings") or getattr(
+        config, "original_max_position_embeddings", None
+    )
+    return int(limit) if limit and parameters.get("rope_type") == "longrope" else None
 
 
 def _keep_no_cache(model: torch.nn.Module) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedModel, modeling_gguf_pytorch_utils
+from transformers import AutoConfig, AutoModel, BitsAndBytesConfig, PreTrainedModel, modeling_gguf_pytorch_utils
 from transformers.utils import logging as transformers_logging
 
 from probekit.errors import ModelError, SpecError
@@ -20,46 +22,64 @@ from probekit.models.source import ModelSource
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_backbone(
-    source: ModelSource,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    side: str = "encoder",
-    site: str = "block",
-    threads: int | None = None,
-    trust_remote_code: bool = False,
-    random_seed: int | None = None,
-) -> Backbone:
-    """Load and calibrate a model.
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded.
 
     ``side``, ``site``: see ``prepare``. ``random_seed``: weights drawn anew from the model's own initialisation, for
-    the control of how much an untrained model of this shape gives. With several GPUs and ``device="auto"`` the layers
-    are spread over them.
+    the control of how much an untrained model of this shape gives. ``quantize``: "8bit" or "4bit" weights, by
+    bitsandbytes. With several GPUs and ``device="auto"`` the layers are spread over them.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    side: str = "encoder"
+    site: str = "block"
+    threads: int | None = None
+    trust_remote_code: bool = False
+    random_seed: int | None = None
+    quantize: str | None = None
+
+
+def load_backbone(source: ModelSource, how: Loading) -> Backbone:
+    """Load and calibrate a model.
 
     Raises:
         ModelError: transformers can't load it. SpecError: no such device, dtype or side.
     """
-    torch.set_num_threads(threads or usable_cores())
-    chosen_device = _choose_device(device)
-    chosen_dtype, reason = _choose_dtype(dtype, chosen_device)
+    torch.set_num_threads(how.threads or usable_cores())
+    chosen_device = _choose_device(how.device)
+    chosen_dtype, reason = _choose_dtype(how.dtype, chosen_device)
     options: dict[str, Any] = {
         "gguf_file": source.gguf_file,
         "revision": source.revision if source.on_hub else None,
-        "trust_remote_code": trust_remote_code,
+        "trust_remote_code": how.trust_remote_code,
     }
-    if device == "auto" and torch.cuda.device_count() > 1 and random_seed is None:
+    if how.quantize is not None:
+        options["quantization_config"] = _quantization(how.quantize, DTYPES[chosen_dtype])
+        reason = f"{reason}; weights in {how.quantize}"
+    if how.device == "auto" and torch.cuda.device_count() > 1 and how.random_seed is None:
         options["device_map"] = "auto"
     with _quiet():
         try:
-            model = _load(source, DTYPES[chosen_dtype], options, random_seed)
+            model = _load(source, DTYPES[chosen_dtype], options, how.random_seed)
         except (OSError, ValueError, ImportError, KeyError) as error:
             message = f"transformers could not load it: {str(error).splitlines()[0]}"
             raise ModelError(f"model {source.name}", message) from error
     gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
     if "device_map" in options:
         chosen_device = model.device
-    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason, side=side, site=site)
+    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason, side=how.side, site=how.site)
+
+
+def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if kind not in ("8bit", "4bit"):
+        raise SpecError(f"--quantize {kind}", "8bit or 4bit")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise SpecError(f"--quantize {kind}", "needs the package bitsandbytes: pip install bitsandbytes")
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
 
 
 def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], random_seed: int | None) -> PreTrainedModel:

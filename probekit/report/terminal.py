@@ -58,12 +58,27 @@ def _caption(curve: pd.DataFrame, metric: str) -> str:
         held.append(f"layer 0 {chosen['score'] - chosen['delta_layer0']:.3f}")
     if pd.notna(chosen["control"]):
         held.append(f"shuffled labels {chosen['control']:.3f}")
+    if pd.notna(chosen["length_baseline"]):
+        held.append(f"length alone {chosen['length_baseline']:.3f}")
+    if pd.notna(chosen["random_model"]):
+        held.append(f"random weights {chosen['random_model']:.3f}")
     rows = f"{first['n_train']} train, {first['n_val']} validation, {first['n_test']} test rows"
     groups = f", grouped by {first['group']}" if pd.notna(first["group"]) else ""
     norm = "\n* after the model's final norm" if curve["final_norm"].any() else ""
     lines = [
         f"→ layer {chosen['layer']} is best on validation: test {metric} {chosen['score']:.3f}",
         "against " + ", ".join(held),
+        *_information(chosen),
         rows + groups,
     ]
     return "\n".join(lines) + norm
+
+
+def _information(chosen: pd.Series) -> list[str]:
+    """What the controls say of the chosen layer beside scores, if they were asked for."""
+    found = []
+    if pd.notna(chosen["conditional"]):
+        found.append(f"adds {chosen['conditional']:+.3f} to layer 0")
+    if pd.notna(chosen["mdl_bits"]):
+        found.append(f"labels take {chosen['mdl_bits']:,.0f} bits, compressed {chosen['compression']:.2f} times")
+    return ["; ".join(found)] if found else []

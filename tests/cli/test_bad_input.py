@@ -84,6 +84,7 @@ BAD = {
     "unknown option": (f"{EXTRACT} --layer 3", r"--layer"),
     "unknown command": ("extrakt model", r"extrakt"),
     "missing argument": ("extract model", r"Missing"),
+    "quantised to nothing": (f"{EXTRACT} --quantize 3bit", r"--quantize 3bit: 8bit or 4bit"),
     "no name for the cache": ("extract model train.tsv", r"--out: names the cache to make"),
     "number expected": (f"{EXTRACT} --max-length many", r"--max-length.*many|--max-length.*integer"),
 }

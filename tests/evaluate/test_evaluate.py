@@ -15,50 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
-from probekit.evaluate import Origin, Question, StateSource, evaluate
 from probekit.report import table_csv
 from probekit.spec import TABLE_COLUMNS
-from probekit.splits import Column, inner_folds, make_splits, read_target
-
-ORIGIN = Origin(model="m", revision="r", dataset="d", n_layers=2, n_truncated=0)
-
-
-class Arrays:
-    """A picklable reader of made-up layers."""
-
-    def __init__(self, states):
-        self.states = states
-
-    def __call__(self, layer):
-        return self.states[layer]
-
-
-def made_up(n=300, d=12, layers=3, seed=0):
-    """Layers that know the label better the deeper they are; d features with scales from 0.1 to 100."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 3, n)
-    scale = np.logspace(-1, 2, d)
-    states = []
-    for layer in range(layers):
-        signal = np.zeros((n, d))
-        signal[np.arange(n), y] = 0.9 * layer
-        states.append(((rng.standard_normal((n, d)) + signal) * scale).astype(np.float32))
-    return states, np.array(["ab", "cd", "ef"], dtype=object)[y]
-
-
-def ask(states, target, **question):
-    source = StateSource("mean", tuple(range(len(states))), frozenset({len(states) - 1}), Arrays(states))
-    executor = question.pop("executor", None)
-    question.setdefault("ids", np.arange(len(target)).astype(str).astype(object))
-    return evaluate([source], [target], Question(**question), origin=ORIGIN, executor=executor)
-
-
-def classes(labels, name="label"):
-    return read_target(np.asarray(labels, dtype=object), name, ids=range(len(labels)))
-
-
-def numbers(values, name="height"):
-    return read_target(np.asarray(values, dtype=float), name, ids=range(len(values)))
+from probekit.splits import Column, inner_folds, make_splits
+from tests.evaluate.made_up import ask, classes, made_up, numbers
 
 
 def test_rows_equal_an_independent_calculation_with_scikit_learn():
@@ -192,7 +152,7 @@ def test_groups_stay_together_and_widen_the_interval():
 
 def test_the_control_task_shows_what_a_probe_can_memorise():
     states, labels = made_up()
-    table = ask(states, classes(labels), controls=True).table
+    table = ask(states, classes(labels), controls=("shuffled",)).table
     np.testing.assert_allclose(table["selectivity"], table["score"] - table["control"])
     assert table["control"].max() < 0.5
     assert table["selectivity"].iloc[2] > 0.25

@@ -53,3 +53,12 @@ def test_layers_as_people_write_them():
     for wrong in ("", "x", "1.5", "0:1:2:3", "4", "-5", "3:3", "0:4:0"):
         with pytest.raises(SpecError, match="--layers"):
             parse_layers(wrong, 3)
+
+
+def test_no_batch_crosses_the_length_limit():
+    n_tokens = np.array([3, 9, 4, 8, 5, 12, 2], dtype=np.int32)
+    plan = make_plan(n_tokens, batch_tokens=1000, length_limit=5)
+    assert [n_tokens[batch].tolist() for batch in plan.batches[0]] == [[2, 3, 4, 5], [8, 9, 12]]
+    assert [n_tokens[batch].tolist() for batch in make_plan(n_tokens, batch_tokens=1000).batches[0]] == [
+        sorted(n_tokens)
+    ]

@@ -51,8 +51,8 @@ def loaded(real, monkeypatch):
     """``extract`` gets copies of what is loaded already."""
     path, model, tokenizer = real
 
-    def load_backbone(_source, *, dtype, **_options):
-        dtype = "float32" if dtype == "auto" else dtype
+    def load_backbone(_source, how):
+        dtype = "float32" if how.dtype == "auto" else how.dtype
         own = copy.deepcopy(model).to(getattr(torch, dtype))
         return backbone_module.prepare(own, device=torch.device("cpu"), dtype=dtype, dtype_reason="test")
 

@@ -289,3 +289,29 @@ def test_position_tables_with_room_for_padding():
         assert backbone.max_positions == most, name
         longest = [5 + i % 50 for i in range(most)]
         read(backbone, [longest], (1,))
+
+
+def test_a_rope_that_depends_on_the_length_sets_a_limit_for_batches():
+    """Trap: one long text in the batch changes the rotary positions of the short ones (Phi-3's longrope)."""
+    import numpy as np
+
+    from probekit.extraction import make_plan
+
+    factors = {"short_factor": [1.0] * 6, "long_factor": [4.0 + i for i in range(6)]}
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 8,
+        "factor": 8.0,
+        **factors,
+    }
+    model = build("phi3", rope_parameters=rope, original_max_position_embeddings=8)
+    expected = [reference_states(model, "encoder", text) for text in TEXTS]
+    backbone = prepare(copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="")
+    assert backbone.length_limit == 8
+    plan = make_plan(np.array([len(t) for t in TEXTS], dtype=np.int32), batch_tokens=999, length_limit=8)
+    for batch in plan.batches[0]:
+        got = read(backbone, [TEXTS[i] for i in batch], (0, 1, 2, 3))
+        assert_states_equal(got, [expected[i] for i in batch])
+    with pytest.raises(AssertionError, match="layer"):
+        assert_states_equal(read(backbone, TEXTS, (0, 1, 2, 3)), expected)

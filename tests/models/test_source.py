@@ -31,9 +31,10 @@ except ModelError as error:
     sys.exit(f"ModelError: {error}")
 print(source.name, source.revision, source.tokenizer_hash, source.on_hub)
 if load:
-    from probekit.models.loading import load_backbone
+    from probekit.models.loading import Loading, load_backbone
     from probekit.models.tokens import load_tokenizer
-    print(load_backbone(source, device="cpu", dtype="float32", threads=1).stack.n_layers, len(load_tokenizer(source)))
+    backbone = load_backbone(source, Loading(device="cpu", dtype="float32", threads=1))
+    print(backbone.stack.n_layers, len(load_tokenizer(source)))
 """
 
 

@@ -1,0 +1,75 @@
+"""Controls from the cache to the table, by function and by command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probekit import extract, probe_layers
+from probekit.cli import run
+from probekit.errors import SpecError
+from tests.tiny import save_tiny_data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_model, tiny_data):
+    folder = tmp_path_factory.mktemp("controls")
+    shutil.copy(tiny_data, folder / "train.tsv")
+    save_tiny_data(folder / "other.tsv", 50)
+    extract(tiny_model, folder / "train.tsv", out=folder / "cache.h5").close()
+    extract(tiny_model, folder / "train.tsv", out=folder / "random.h5", random_seed=3).close()
+    extract(tiny_model, folder / "other.tsv", out=folder / "other.h5", random_seed=3).close()
+    extract(tiny_model, folder / "train.tsv", out=folder / "deep.h5", random_seed=3, layers="2").close()
+    return folder
+
+
+def test_function_and_command_give_the_same_controls(folder, capsys):
+    table = probe_layers(folder / "cache.h5", "label,score", controls=True, random_cache=folder / "random.h5")
+    of_random = probe_layers(folder / "random.h5", "label,score")
+    assert table["random_model"].tolist() == of_random["score"].tolist()
+    assert not np.allclose(table["random_model"], table["score"])
+    for column in ("control", "selectivity", "length_baseline"):
+        assert table[column].notna().all(), column
+    assert table["mdl_bits"].notna().tolist() == [True] * 3 + [False] * 3
+    out = folder / "layers.csv"
+    command = ["probe", str(folder / "cache.h5"), "--target", "label,score", "--out", str(out), "--jobs", "2"]
+    assert run([*command, "--controls", "--random-cache", str(folder / "random.h5")]) == 0
+    text = capsys.readouterr().out
+    for part in ("shuffled labels 0.", "length alone 0.", "random weights 0.", "bits, compressed", "to layer 0"):
+        assert part in text
+    written = pd.read_csv(out)
+    for column in ("control", "length_baseline", "conditional", "mdl_bits", "compression", "random_model", "p_vs_best"):
+        np.testing.assert_allclose(written[column], table[column].astype(float), rtol=1e-5)
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["options"]["controls"] == ["shuffled", "length", "conditional", "mdl"]
+
+
+def test_some_controls_by_name(folder):
+    table = probe_layers(folder / "cache.h5", "label", controls="length")
+    assert table["length_baseline"].notna().all()
+    assert table[["control", "conditional", "mdl_bits", "random_model"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    {
+        "cache.h5": "must be extracted with --random-seed",
+        "other.h5": "must have the texts of cache.h5",
+        "deep.h5": "must have the layers and poolings that are probed; got layers 2; mean pooling",
+    }.items(),
+)
+def test_what_is_no_random_model_of_the_cache(folder, name, message):
+    with pytest.raises(SpecError, match=message):
+        probe_layers(folder / "cache.h5", "label", random_cache=folder / name)
+
+
+def test_mistakes(folder, capsys):
+    cache, random = str(folder / "cache.h5"), str(folder / "random.h5")
+    assert run(["probe", cache, "--target", "label", "--control", "nope"]) == 2
+    assert "--control nope: one of shuffled" in capsys.readouterr().err
+    assert run(["probe", cache, cache, "--target", "label", "--random-cache", random]) == 2
+    assert "--random-cache: is of one cache" in capsys.readouterr().err
