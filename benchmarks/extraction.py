@@ -317,9 +317,7 @@ def store(repeats: int) -> None:
                 plain[k].sum()
             clock("read memmap", start)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    print(
-        "\n| 31 layers x 20,000 x 576 float32 (1.4 GB), windows of 4,096 rows, synced | rows/s | of a raw memmap |"
-    )
+    print("\n| 31 layers x 20,000 x 576 float32 (1.4 GB), windows of 4,096 rows, synced | rows/s | of a raw memmap |")
     print("|---|--:|--:|")
     for what, against in (("fill cache", "fill memmap"), ("read cache", "read memmap")):
         print(f"| {what} | {n / median[what]:,.0f} | {median[against] / median[what]:.2f} |")

@@ -132,6 +132,34 @@ TABLE_COLUMNS: tuple[str, ...] = (
 """The columns of the layer table in their order; one that does not apply to a row is empty."""
 
 
+CLASS_COLUMNS: tuple[str, ...] = (
+    *("model", "dataset", "target", "pooling", "layer", "probe"),
+    *("class", "precision", "recall", "f1", "support"),
+)
+"""The columns of the per-class table."""
+
+
+SHOT_COLUMNS: tuple[str, ...] = (
+    *("model", "dataset", "target", "pooling", "layer", "protocol", "probe", "metric"),
+    *("shots", "draws", "mean", "sd", "low", "high"),
+)
+"""The columns of the few-shot table."""
+
+
+HEALTH_COLUMNS: tuple[str, ...] = (
+    *("pooling", "layer", "max_abs", "n_nonfinite"),
+    *("top_dimension", "effective_rank", "cosine", "cka_previous"),
+)
+"""The columns of the table of the features' health."""
+
+
+TRANSFER_COLUMNS: tuple[str, ...] = (
+    *("model", "target", "pooling", "layer", "probe", "metric", "trained_on", "tested_on"),
+    *("score", "ci_low", "ci_high", "selected", "n_train", "n_test"),
+)
+"""The columns of the transfer table."""
+
+
 @dataclass(frozen=True)
 class ChosenProbe:
     """The fitted probe of the layer that was best on validation, of the first seed, to be kept and used.
@@ -157,10 +185,12 @@ class Evaluation:
 
     ``table``: one row per target x pooling x layer x probe, columns ``TABLE_COLUMNS``. ``warnings``: what a careful
     reader must know, one sentence each. ``details``: JSON with how the rows were divided and the scores by seed.
-    ``chosen``: one probe per target x pooling x kind of probe.
+    ``chosen``: one probe per target x pooling x kind of probe. ``classes``: the selected layers by class, one row per
+    curve x class, columns ``CLASS_COLUMNS``; no rows for numbers.
     """
 
     table: pd.DataFrame
     warnings: tuple[str, ...]
     details: Json
     chosen: tuple[ChosenProbe, ...]
+    classes: pd.DataFrame

@@ -37,13 +37,15 @@ class ProbekitWarning(UserWarning):
 class ProbeRun:
     """The layer table of one or more caches. ``record``: JSON with the provenance and how the rows were divided.
 
-    ``chosen``: the probes of the selected layers, each with the spec of its cache.
+    ``chosen``: the probes of the selected layers, each with the spec of its cache. ``classes``: the selected layers by
+    class (precision, recall, F1 and support on the test rows), columns ``CLASS_COLUMNS``.
     """
 
     table: pd.DataFrame
     warnings: tuple[str, ...]
     record: Json
     chosen: tuple[tuple[ChosenProbe, Json], ...]
+    classes: pd.DataFrame
 
 
 def probe_layers(
@@ -122,25 +124,31 @@ def run_probes(
     """``probe_layers`` for several caches, giving the warnings and the record as well as the table."""
     if random_cache is not None and len(caches) > 1:
         raise SpecError("--random-cache", "is of one cache; probe each of several by itself", f"{len(caches)} caches")
+    check_run(targets, options, jobs)
+    started = time.time()
+    with opened_caches(caches) as opened, opened_caches([] if random_cache is None else [random_cache]) as random:
+        # All mistakes are found before the work begins.
+        asked = [prepare(cache, targets, options, random=random[0] if random else None) for cache in opened]
+        with workers(jobs) as executor:
+            done = [
+                evaluate(sources, read, question, origin=origin_of(cache), executor=executor, listener=listener)
+                for cache, (sources, read, question) in zip(opened, asked, strict=True)
+            ]
+        table = pd.concat([evaluation.table for evaluation in done], ignore_index=True)
+        found = tuple(dict.fromkeys(text for evaluation in done for text in evaluation.warnings))
+        chosen = tuple((c, cache.spec) for cache, part in zip(opened, done, strict=True) for c in part.chosen)
+        classes = pd.concat([evaluation.classes for evaluation in done], ignore_index=True)
+        return ProbeRun(table, found, _record(opened, done, options, started=started), chosen, classes)
+
+
+def check_run(targets: Sequence[str], options: ProbeOptions, jobs: int) -> None:
+    """Raise SpecError for what no cache can make right."""
     if options.seeds < 1:
         raise SpecError(f"--seeds {options.seeds}", "at least 1")
     if jobs < 1:
         raise SpecError(f"--jobs {jobs}", "at least 1")
     if len(set(targets)) < len(targets) or not all(targets):
         raise SpecError("--target", "column names, comma-separated, none twice", ",".join(targets))
-    started = time.time()
-    with opened_caches(caches) as opened, opened_caches([] if random_cache is None else [random_cache]) as random:
-        # All mistakes are found before the work begins.
-        asked = [_prepare(cache, targets, options, random=random[0] if random else None) for cache in opened]
-        with _workers(jobs) as executor:
-            done = [
-                evaluate(sources, read, question, origin=_origin(cache), executor=executor, listener=listener)
-                for cache, (sources, read, question) in zip(opened, asked, strict=True)
-            ]
-        table = pd.concat([evaluation.table for evaluation in done], ignore_index=True)
-        found = tuple(dict.fromkeys(text for evaluation in done for text in evaluation.warnings))
-        chosen = tuple((c, cache.spec) for cache, part in zip(opened, done, strict=True) for c in part.chosen)
-        return ProbeRun(table, found, _record(opened, done, options, started=started), chosen)
 
 
 @contextmanager
@@ -150,9 +158,10 @@ def opened_caches(caches: Sequence[Cache | str | os.PathLike[str]]) -> Iterator[
         yield [given if isinstance(given, Cache) else closing.enter_context(open_cache(given)) for given in caches]
 
 
-def _prepare(
+def prepare(
     cache: Cache, targets: Sequence[str], options: ProbeOptions, *, random: Cache | None = None
 ) -> tuple[list[StateSource], list[Any], Question]:
+    """What ``evaluate`` takes: the states, the targets and the question. Raises for every mistake in the options."""
     for pooling in options.poolings:
         if pooling not in cache.poolings:
             raise SpecError(f"--pooling {pooling}", f"the cache {cache.path.name} has {', '.join(cache.poolings)}")
@@ -236,7 +245,8 @@ def _column(cache: Cache, name: str, option: str) -> Column:
         raise SpecError(f"{option} {name}", error.allowed, error.got) from error
 
 
-def _origin(cache: Cache) -> Origin:
+def origin_of(cache: Cache) -> Origin:
+    """The cache's part of every row."""
     return Origin(
         model=cache.model,
         revision=cache.revision,
@@ -247,7 +257,7 @@ def _origin(cache: Cache) -> Origin:
 
 
 @contextmanager
-def _workers(jobs: int) -> Iterator[Executor | None]:
+def workers(jobs: int) -> Iterator[Executor | None]:
     """Processes that fit layers; none for a single job. (joblib's kind: needs no ``__main__`` guard in user code.)"""
     if jobs == 1:
         yield None

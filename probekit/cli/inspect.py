@@ -12,6 +12,9 @@ CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="A cache made b
 
 def inspect(
     cache: CachePath,
+    health: Annotated[
+        bool, typer.Option("--health", help="Largest values, spread, angles and likeness of the states, by layer.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a cache holds, finished or not."""
@@ -20,11 +23,34 @@ def inspect(
     from probekit.cli.summary import print_summary, summary_json
     from probekit.store import describe
 
+    if health:
+        _show_health(cache, as_json=as_json)
+        return
     summary = describe(cache)
     if as_json:
         typer.echo(json.dumps(summary_json(summary), indent=1))
     else:
         print_summary(summary, full=True)
+
+
+def _show_health(cache: Path, *, as_json: bool) -> None:
+    import json
+
+    from rich.console import Console
+
+    from probekit.api.health import cache_health
+    from probekit.cli.progress import Bars
+    from probekit.report import health_tables, table_rows
+
+    with Bars() as bars:
+        found = cache_health(cache, listener=bars)
+    if as_json:
+        typer.echo(json.dumps(table_rows(found), indent=1))
+        return
+    console = Console(highlight=False)
+    for part in health_tables(found):
+        console.print(part)
+        console.print()
 
 
 def verify(cache: CachePath) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from probekit.api.probe import ProbeRun
+    from probekit.evaluate import Shots
 
 
 def probe(
@@ -34,6 +38,20 @@ def probe(
     random_cache: Annotated[
         Path | None, typer.Option(help="The same texts read with --random-seed, to be probed alike.")
     ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Precision, recall and F1 by class too; OUT.classes.csv.")
+    ] = False,
+    shots: Annotated[
+        str | None,
+        typer.Option(help="Few-shot curves: rows of each class to learn from, as 1,2,4,8,16,32; OUT.shots.csv."),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="How often to draw those rows.")] = 10,
+    protocol: Annotated[
+        str | None, typer.Option(help="mteb: few shots as MTEB's classification tasks have them; OUT.shots.csv.")
+    ] = None,
+    transfer: Annotated[
+        list[Path] | None, typer.Option(help="Another cache to test on and fit on too; repeatable; OUT.transfer.csv.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores there are]")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves: .png, .svg or .pdf.")] = None,
     save_probes: Annotated[
@@ -49,10 +67,16 @@ def probe(
     import joblib
 
     from probekit.api import probe as api
+    from probekit.api.shots import run_shots
+    from probekit.api.transfer import run_transfer
     from probekit.cli.progress import Bars
-    from probekit.report import json_path
+    from probekit.report import json_path, side_path
 
-    check_writable([path for path in (out, json_path(out) if out else None, plot) if path], overwrite=overwrite)
+    few = _shots(shots, draws, protocol)
+    jobs = joblib.cpu_count() if jobs is None else jobs
+    asked = [name for name, wanted in {"classes": per_class, "shots": few, "transfer": transfer}.items() if wanted]
+    beside = [] if out is None else [json_path(out), *(side_path(out, name) for name in asked)]
+    check_writable([path for path in (out, *beside, plot) if path], overwrite=overwrite)
     options = api.ProbeOptions(
         layers=layers,
         probes=_names(probe_names),
@@ -63,17 +87,41 @@ def probe(
         seeds=seeds,
         controls=control or controls,
     )
+    targets = target.split(",")
+    side: dict[str, pd.DataFrame] = {}
     with Bars() as bars:
+        if few is not None:
+            side["shots"] = run_shots(caches, targets, options=options, shots=few, jobs=jobs, listener=bars)
+        if transfer:
+            side["transfer"] = run_transfer([*caches, *transfer], targets, options=options, jobs=jobs, listener=bars)
         run = api.run_probes(
             caches,
-            target.split(","),
+            targets,
             options=options,
             random_cache=random_cache,
-            jobs=joblib.cpu_count() if jobs is None else jobs,
+            jobs=jobs,
             listener=bars,
         )
-    show_run(run, as_json=as_json)
-    save_run(run, out=out, plot=plot, folder=save_probes)
+        if per_class:
+            side["classes"] = run.classes
+    show_run(run, as_json=as_json, side=side)
+    save_run(run, out=out, plot=plot, folder=save_probes, side=side)
+
+
+def _shots(shots: str | None, draws: int, protocol: str | None) -> Shots | None:
+    from probekit.errors import SpecError
+    from probekit.evaluate import MTEB, Shots
+
+    if protocol is not None:
+        if protocol != "mteb" or shots is not None:
+            raise SpecError(f"--protocol {protocol}", "mteb, without --shots")
+        return MTEB
+    if shots is None:
+        return None
+    numbers = shots.split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise SpecError(f"--shots {shots}", "numbers from 1, with commas")
+    return Shots(tuple(sorted({int(number) for number in numbers})), draws)
 
 
 def check_writable(paths: list[Path], *, overwrite: bool) -> None:
@@ -90,32 +138,43 @@ def check_writable(paths: list[Path], *, overwrite: bool) -> None:
             raise SpecError(str(path), "must end in .csv for the table, or .png, .svg or .pdf for the picture")
 
 
-def show_run(run: ProbeRun, *, as_json: bool) -> None:
-    """The tables on stdout, the warnings on stderr."""
+def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] | None = None) -> None:
+    """The tables on stdout, the warnings on stderr.
+
+    As JSON: the rows of the layer table; with ``side`` tables an object of them all, the layer table as "layers".
+    """
     import json
 
     from rich.console import Console
 
-    from probekit.report import layer_tables, table_rows
+    from probekit.report import SIDE_TABLES, layer_tables, table_rows
 
     if as_json:
-        typer.echo(json.dumps(table_rows(run.table), indent=1, ensure_ascii=False))
+        rows = table_rows(run.table)
+        everything = {"layers": rows} | {name: table_rows(table) for name, table in side.items()} if side else rows
+        typer.echo(json.dumps(everything, indent=1, ensure_ascii=False))
     else:
         console = Console(highlight=False)
-        for table in layer_tables(run.table):
-            console.print(table)
+        parts = [*layer_tables(run.table)]
+        for name, table in (side or {}).items():
+            parts += SIDE_TABLES[name](table)
+        for part in parts:
+            console.print(part)
             console.print()
     for text in run.warnings:
         typer.echo(f"warning: {text}", err=True)
 
 
-def save_run(run: ProbeRun, *, out: Path | None, plot: Path | None, folder: Path | None) -> None:
+def save_run(
+    run: ProbeRun, *, out: Path | None, plot: Path | None, folder: Path | None, side: Mapping[str, pd.DataFrame]
+) -> None:
     """Write what was asked for and say so."""
-    from probekit.report import draw_curves, write_table
+    from probekit.report import draw_curves, side_path, write_csv, write_table
 
     written: list[Path] = []
     if out is not None:
         written += write_table(run.table, {**run.record, "warnings": list(run.warnings)}, out)
+        written += [write_csv(table, side_path(out, name)) for name, table in side.items()]
     if plot is not None:
         draw_curves(run.table, plot)
         written.append(plot)

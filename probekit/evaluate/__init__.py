@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from probekit.evaluate.run import Question, StateSource, evaluate
+from probekit.evaluate.health import feature_health
+from probekit.evaluate.question import Question, StateSource
+from probekit.evaluate.run import evaluate
+from probekit.evaluate.shots import MTEB, Shots, few_shots
 from probekit.evaluate.table import Origin
 
-__all__ = ["Origin", "Question", "StateSource", "evaluate"]
+__all__ = ["MTEB", "Origin", "Question", "Shots", "StateSource", "evaluate", "feature_health", "few_shots"]

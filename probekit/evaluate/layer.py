@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError
+from probekit.evaluate.geometry import mean_pair_cosine
 from probekit.evaluate.mdl import probe_code_bits
 from probekit.metrics import SCORES, classification_metrics, regression_metrics
 from probekit.probes import FittedProbe, Folds, fit_probe
@@ -19,6 +20,9 @@ from probekit.splits import Split, Target
 
 METRIC = {"classification": "accuracy", "regression": "r2"}
 """The score that chooses the layer and gets the interval."""
+
+N_PAIRS = 500
+"""Of rows, to see whether all texts look alike."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class LayerOutcomes:
-    """All outcomes of a layer, and the largest absolute value in its states."""
+    """All outcomes of a layer, the largest absolute value in its states, and the mean cosine of random pairs."""
 
     layer: int
     max_abs: float
+    pair_cosine: float
     outcomes: tuple[Outcome, ...]
 
 
@@ -108,7 +113,8 @@ def fit_layer(task: LayerTask) -> LayerOutcomes:
                 outcome if fit.is_control else replace(outcome, random_model=probe_score(random, fit))
                 for outcome, fit in zip(outcomes, task.fits, strict=True)
             ]
-        return LayerOutcomes(task.layer, largest, tuple(outcomes))
+        cosine = mean_pair_cosine(X, n_pairs=N_PAIRS, seed=0)
+        return LayerOutcomes(task.layer, largest, cosine, tuple(outcomes))
 
 
 def _largest(X: NDArray[Any], name: str) -> float:
@@ -125,22 +131,30 @@ def as_floats(states: NDArray[Any]) -> NDArray[Any]:
 
 
 def _fit(X: NDArray[Any], fit: Fit) -> Outcome:
-    split = fit.split
-    train = X[split.train]
-    fitted = fit_probe(fit.probe, train, fit.labels[split.train], folds=fit.folds, seed=split.seed)
+    fitted = fit_on(X, fit)
     outcome = _score(fitted, X, fit)
     if "mdl" in fit.controls and fit.probe == "logistic":
-        bits = probe_code_bits(fitted, train, fit.target.codes[split.train], len(fit.target.classes))
+        train = fit.split.train
+        bits = probe_code_bits(fitted, X[train], fit.target.codes[train], len(fit.target.classes))
         return replace(outcome, mdl_bits=bits)
     return outcome
 
 
+def fit_on(X: NDArray[Any], fit: Fit) -> FittedProbe:
+    """The probe that ``fit`` asks for, fitted on its training rows of ``X`` (n, any)."""
+    train = fit.split.train
+    return fit_probe(fit.probe, X[train], fit.labels[train], folds=fit.folds, seed=fit.split.seed)
+
+
+def part_score(estimator: BaseEstimator, X: NDArray[Any], fit: Fit, rows: NDArray[np.int64]) -> float:
+    """The score of a fitted ``estimator`` on some ``rows`` of ``X``."""
+    truth = coded(fit.labels[rows], fit.target)
+    return SCORES[METRIC[fit.target.task.kind]](truth, predict(estimator, X[rows], fit.target))
+
+
 def probe_score(X: NDArray[Any], fit: Fit) -> float:
     """The test score of the probe that ``fit`` asks for on other features, (n, any)."""
-    split, target = fit.split, fit.target
-    fitted = fit_probe(fit.probe, X[split.train], fit.labels[split.train], folds=fit.folds, seed=split.seed)
-    truth = coded(fit.labels, target)[split.test]
-    return SCORES[METRIC[target.task.kind]](truth, predict(fitted.estimator, X[split.test], target))
+    return part_score(fit_on(X, fit).estimator, X, fit, fit.split.test)
 
 
 def _score(fitted: FittedProbe, X: NDArray[Any], fit: Fit) -> Outcome:

@@ -23,7 +23,7 @@ def block_ends(n: int) -> list[int]:
     >>> block_ends(1000)
     [1, 2, 4, 8, 16, 32, 63, 125, 250, 500, 1000]
     >>> block_ends(40)
-    [1, 2, 5, 10, 20, 40]
+    [1, 3, 5, 10, 20, 40]
     """
     return sorted({max(1, int(fraction * n + 0.5)) for fraction in FRACTIONS})
 

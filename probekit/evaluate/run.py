@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from concurrent.futures import Executor
 
 from probekit.controls import shuffled_labels
 from probekit.errors import SpecError
 from probekit.evaluate.baselines import LengthTask, TextTask, length_score, text_score, trivial_score
 from probekit.evaluate.layer import Fit, LayerOutcomes, LayerTask, fit_layer
+from probekit.evaluate.question import Question, StateSource, splits_for
 from probekit.evaluate.table import Curve, Origin, build_table
+from probekit.evaluate.work import Counter, Reader, run_tasks
 from probekit.probes import PROBES
 from probekit.spec import Evaluation, Json, Listener, Silent
-from probekit.splits import Column, Target, inner_folds, make_splits
+from probekit.splits import Target, inner_folds
 
 DEFAULT_PROBE = {"classification": "logistic", "regression": "ridge"}
-
-
-@dataclass(frozen=True)
-class StateSource:
-    """The states of one pooling: ``read(layer)`` gives (n, d_model). It must be picklable if there is an executor.
-
-    ``read_random``: the same of a model with random weights, or None.
-    """
-
-    pooling: str
-    layers: tuple[int, ...]
-    final_norm: frozenset[int]
-    read: Callable[[int], NDArray[Any]]
-    read_random: Callable[[int], NDArray[Any]] | None = None
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of the states, apart from the target.
-
-    ``ids``: (n,) unique row names; ``texts``: n strings for the text baseline, or None. ``probes``: names, or empty for
-    logistic or ridge by task. ``groups``, ``split``: columns of the input. ``fraction``: of the rows for the test part
-    (and of the rest for validation) where the input has no split. ``controls``: names in ``CONTROLS``. ``n_tokens``:
-    (n,), for the control "length".
-    """
-
-    ids: NDArray[Any]
-    texts: Sequence[str] | None = None
-    probes: tuple[str, ...] = ()
-    groups: Column | None = None
-    split: Column | None = None
-    fraction: float = 0.2
-    seeds: tuple[int, ...] = (0,)
-    controls: tuple[str, ...] = ()
-    n_tokens: NDArray[Any] | None = None
 
 
 def evaluate(
@@ -74,7 +37,7 @@ def evaluate(
     can't be used.
     """
     listener = listener or Silent()
-    plans = [_plan(target, question) for target in targets]
+    plans = [plan_fits(target, question) for target in targets]
     fits = tuple(fit for plan in plans for fit in plan)
     tasks = [_layer_task(source, layer, fits) for source in sources for layer in source.layers]
     text_tasks = (
@@ -86,20 +49,10 @@ def evaluate(
         if question.n_tokens is not None and "length" in fit.controls
     }
     listener.stage("probing", total=len(tasks) + len(text_tasks) + len(length_tasks), unit="layers")
-    done = 0
-
-    def count(results: Iterator[Any]) -> list[Any]:
-        nonlocal done
-        collected = []
-        for result in results:
-            collected.append(result)
-            done += 1
-            listener.advance(done)
-        return collected
-
-    layers: list[LayerOutcomes] = count(_run(executor, fit_layer, tasks))
-    text_scores: list[float] = count(_run(executor, text_score, text_tasks))
-    length_scores: list[float] = count(_run(executor, length_score, list(length_tasks.values())))
+    count = Counter(listener)
+    layers: list[LayerOutcomes] = count(run_tasks(executor, fit_layer, tasks))
+    text_scores: list[float] = count(run_tasks(executor, text_score, text_tasks))
+    length_scores: list[float] = count(run_tasks(executor, length_score, list(length_tasks.values())))
     length_of = dict(zip(length_tasks, length_scores, strict=True))
     text_of = {(t.fit.target.name, t.fit.split.seed): s for t, s in zip(text_tasks, text_scores, strict=True)}
     curves = []
@@ -110,28 +63,19 @@ def evaluate(
     return build_table(curves, origin=origin, group=question.groups, details=_details(targets, question, fits))
 
 
-@dataclass(frozen=True)
-class _Reader:
-    read: Callable[[int], NDArray[Any]]
-    layer: int
-
-    def __call__(self) -> NDArray[Any]:
-        return self.read(self.layer)
-
-
 def _layer_task(source: StateSource, layer: int, fits: tuple[Fit, ...]) -> LayerTask:
     has_layer0 = layer != 0 and 0 in source.layers
     return LayerTask(
         layer,
-        _Reader(source.read, layer),
+        Reader(source.read, layer),
         fits,
-        read_layer0=_Reader(source.read, 0) if has_layer0 and any("conditional" in f.controls for f in fits) else None,
-        read_random=None if source.read_random is None else _Reader(source.read_random, layer),
+        read_layer0=Reader(source.read, 0) if has_layer0 and any("conditional" in f.controls for f in fits) else None,
+        read_random=None if source.read_random is None else Reader(source.read_random, layer),
     )
 
 
-def _plan(target: Target, question: Question) -> list[Fit]:
-    """All fits of one target, by probe, seed and (control after real) kind."""
+def plan_fits(target: Target, question: Question) -> list[Fit]:
+    """All fits of one target, by seed, (control after real) kind and probe. Raises SpecError for an unfit probe."""
     kind = target.task.kind
     probes = question.probes or (DEFAULT_PROBE[kind],)
     for probe in probes:
@@ -141,15 +85,7 @@ def _plan(target: Target, question: Question) -> list[Fit]:
     if not able:
         right = ", ".join(name for name, probe in PROBES.items() if kind in probe.tasks)
         raise SpecError(f"--probe {','.join(probes)}", f"target {target.name!r} is {kind}, for which there are {right}")
-    splits = make_splits(
-        target,
-        ids=question.ids,
-        texts=question.texts,
-        groups=question.groups,
-        split=question.split,
-        fraction=question.fraction,
-        seeds=question.seeds,
-    )
+    splits = splits_for(target, question)
     fits = []
     for split in splits:
         groups = None if question.groups is None else question.groups.values[split.train]
@@ -165,20 +101,6 @@ def _plan(target: Target, question: Question) -> list[Fit]:
 def _is_first(fit: Fit, fits: Sequence[Fit]) -> bool:
     """Whether ``fit`` stands first of those with its target and split, which share one text baseline."""
     return fit is next(f for f in fits if f.target is fit.target and f.split is fit.split)
-
-
-def _run(executor: Executor | None, function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-    """Results in the order of ``tasks``."""
-    if executor is None:
-        yield from map(function, tasks)
-        return
-    futures: list[Future[Any]] = [executor.submit(function, task) for task in tasks]
-    try:
-        for future in futures:
-            yield future.result()
-    finally:
-        for future in futures:
-            future.cancel()
 
 
 def _curves(
@@ -201,6 +123,7 @@ def _curves(
                 final_norm=source.final_norm,
                 layers=source.layers,
                 max_abs=tuple(layer.max_abs for layer in layers),
+                pair_cosine=tuple(layer.pair_cosine for layer in layers),
                 fits=tuple(fits[i] for i in real),
                 outcomes=tuple(tuple(layer.outcomes[i] for i in real) for layer in layers),
                 controls=tuple(tuple(layer.outcomes[i] for i in control) for layer in layers),

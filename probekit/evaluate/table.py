@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probekit.evaluate.layer import METRIC, Fit, Outcome
+from probekit.evaluate.per_class import class_rows
 from probekit.metrics import (
     CLASSIFICATION_METRICS,
     REGRESSION_METRICS,
@@ -19,8 +20,11 @@ from probekit.metrics import (
     interval,
 )
 from probekit.metrics.bootstrap import N_DRAWS
-from probekit.spec import TABLE_COLUMNS, ChosenProbe, Evaluation, Json
+from probekit.spec import CLASS_COLUMNS, TABLE_COLUMNS, ChosenProbe, Evaluation, Json
 from probekit.splits import Column
+
+SINK_COSINE = 0.98
+"""Mean pooling beyond it: what all texts share, an attention sink, hides what they don't."""
 
 DRAWS_PER_COMPARISON = 200  # the smallest corrected p-value is 2 / this
 TIE = 1e-12  # validation scores nearer than this are equal: the shallower layer is chosen
@@ -41,13 +45,15 @@ class Origin:
 class Curve:
     """The outcomes of one target, pooling and probe. ``outcomes[layer][seed]``; ``controls`` alike, or empty inside.
 
-    ``fits``, ``baseline``, ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``: one per layer.
+    ``fits``, ``baseline``, ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``,
+    ``pair_cosine``: one per layer.
     """
 
     pooling: str
     final_norm: frozenset[int]
     layers: tuple[int, ...]
     max_abs: tuple[float, ...]
+    pair_cosine: tuple[float, ...]
     fits: tuple[Fit, ...]
     outcomes: tuple[tuple[Outcome, ...], ...]
     controls: tuple[tuple[Outcome, ...], ...]
@@ -65,7 +71,7 @@ def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, de
     """Rows of all curves, the warnings, and the details with the scores by seed added."""
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
-    choices, chosen = [], []
+    choices, chosen, classes = [], [], []
     for curve in curves:
         best = choose_layer(curve)
         of_curve = _rows(curve, best, origin, group)
@@ -73,8 +79,15 @@ def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, de
         warnings += _warnings(curve, best)
         choices.append(_choice(curve, best))
         chosen.append(_chosen_probe(curve, best, of_curve[best]))
+        classes += _class_rows(curve, best, of_curve[best])
     table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
-    return Evaluation(table, tuple(dict.fromkeys(warnings)), {**details, "selected": choices}, tuple(chosen))
+    return Evaluation(
+        table=table,
+        warnings=tuple(dict.fromkeys(warnings)),
+        details={**details, "selected": choices},
+        chosen=tuple(chosen),
+        classes=pd.DataFrame(classes, columns=list(CLASS_COLUMNS)),
+    )
 
 
 def choose_layer(curve: Curve) -> int:
@@ -208,6 +221,17 @@ def _chosen_probe(curve: Curve, best: int, row: Json) -> ChosenProbe:
     )
 
 
+def _class_rows(curve: Curve, best: int, row: Json) -> list[Json]:
+    """The test rows of all seeds together, by class."""
+    target = curve.fits[0].target
+    if not target.is_classes:
+        return []
+    truth = np.concatenate([fit.target.codes[fit.split.test] for fit in curve.fits])
+    predicted = np.concatenate([outcome.predicted for outcome in curve.outcomes[best]])
+    of_curve = {name: row[name] for name in ("model", "dataset", "target", "pooling", "layer", "probe")}
+    return class_rows(truth, predicted, target.classes, of_curve=of_curve)
+
+
 def _warnings(curve: Curve, best: int) -> list[str]:
     fit = curve.fits[0]
     found = [text for f in curve.fits for text in f.split.warnings]
@@ -219,6 +243,13 @@ def _warnings(curve: Curve, best: int) -> list[str]:
         found.append(f"{what}: the fit did not converge at {len(stopped)} layers ({_shown(stopped)})")
     if any(outcome.grid_edge for outcome in curve.outcomes[best]):
         found.append(f"{what}: the regularisation chosen at layer {curve.layers[best]} lies at the edge of its grid")
+    cosines = zip(curve.layers, curve.pair_cosine, strict=True)
+    alike = [cosine for layer, cosine in cosines if layer > 0 and cosine > SINK_COSINE]
+    if curve.pooling == "mean" and alike:
+        found.append(
+            f"mean pooling at {len(alike)} layer{'s' if len(alike) > 1 else ''}: unrelated texts have a cosine of "
+            f"{max(alike):.3f}: an attention sink dominates the mean; use mean_skip_first or last"
+        )
     return found
 
 

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from probekit.report.figure import draw_curves
-from probekit.report.files import json_path, table_csv, table_rows, write_table
+from probekit.report.files import json_path, side_path, table_csv, table_rows, write_csv, write_table
+from probekit.report.health_table import health_tables
+from probekit.report.side_tables import SIDE_TABLES
 from probekit.report.terminal import layer_tables
 
-__all__ = ["draw_curves", "json_path", "layer_tables", "table_csv", "table_rows", "write_table"]
+__all__ = [
+    "SIDE_TABLES",
+    "draw_curves",
+    "health_tables",
+    "json_path",
+    "layer_tables",
+    "side_path",
+    "table_csv",
+    "table_rows",
+    "write_csv",
+    "write_table",
+]

@@ -31,6 +31,21 @@ def json_path(csv: Path) -> Path:
     return csv.with_suffix(".json")
 
 
+def side_path(csv: Path, name: str) -> Path:
+    """Where the table ``name`` that belongs to ``csv`` is.
+
+    >>> side_path(Path("layers.csv"), "classes").name
+    'layers.classes.csv'
+    """
+    return csv.with_suffix(f".{name}.csv")
+
+
+def write_csv(table: pd.DataFrame, csv: Path) -> Path:
+    """Write any table as CSV, whole under another name and then renamed; returns the path."""
+    _publish(csv, table_csv(table))
+    return csv
+
+
 def write_table(table: pd.DataFrame, record: Json, csv: Path) -> tuple[Path, Path]:
     """Write the CSV, and a JSON beside it with the same rows and the provenance; returns both paths.
 

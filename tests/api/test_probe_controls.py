@@ -14,6 +14,8 @@ from probekit.cli import run
 from probekit.errors import SpecError
 from tests.tiny import save_tiny_data
 
+pytestmark = pytest.mark.filterwarnings("ignore::probekit.ProbekitWarning")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_model, tiny_data):
@@ -36,10 +38,10 @@ def test_function_and_command_give_the_same_controls(folder, capsys):
         assert table[column].notna().all(), column
     assert table["mdl_bits"].notna().tolist() == [True] * 3 + [False] * 3
     out = folder / "layers.csv"
-    command = ["probe", str(folder / "cache.h5"), "--target", "label,score", "--out", str(out), "--jobs", "2"]
+    command = ["probe", str(folder / "cache.h5"), "--target", "label,score", "--out", str(out), "--jobs", "1"]
     assert run([*command, "--controls", "--random-cache", str(folder / "random.h5")]) == 0
     text = capsys.readouterr().out
-    for part in ("shuffled labels 0.", "length alone 0.", "random weights 0.", "bits, compressed", "to layer 0"):
+    for part in ("shuffled labels 0.", "length alone ", "random weights ", "bits, compressed", "to layer 0"):
         assert part in text
     written = pd.read_csv(out)
     for column in ("control", "length_baseline", "conditional", "mdl_bits", "compression", "random_model", "p_vs_best"):
@@ -69,7 +71,30 @@ def test_what_is_no_random_model_of_the_cache(folder, name, message):
 
 def test_mistakes(folder, capsys):
     cache, random = str(folder / "cache.h5"), str(folder / "random.h5")
-    assert run(["probe", cache, "--target", "label", "--control", "nope"]) == 2
+    assert run(["probe", cache, "--jobs", "1", "--target", "label", "--control", "nope"]) == 2
     assert "--control nope: one of shuffled" in capsys.readouterr().err
     assert run(["probe", cache, cache, "--target", "label", "--random-cache", random]) == 2
     assert "--random-cache: is of one cache" in capsys.readouterr().err
+
+
+def test_per_class_table_is_printed_and_written(folder, capsys):
+    cache, out = str(folder / "cache.h5"), folder / "byclass.csv"
+    assert run(["probe", cache, "--jobs", "1", "--target", "label,score", "--per-class", "--out", str(out)]) == 0
+    assert "label by class: logistic probe, mean pooling, layer" in capsys.readouterr().out
+    written = pd.read_csv(folder / "byclass.classes.csv")
+    table = pd.read_csv(out)
+    chosen = table[table["selected"] & (table["target"] == "label")].iloc[0]
+    assert written["class"].tolist() == ["neg", "pos"]
+    assert written["support"].sum() == chosen["n_test"]
+    assert written["recall"].mean() == pytest.approx(chosen["balanced_accuracy"], abs=1e-5)
+    assert run(["probe", cache, "--jobs", "1", "--target", "label", "--per-class", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["class"] for row in printed["classes"]] == ["neg", "pos"]
+    assert len(printed["layers"]) == 3
+    assert (
+        run(["probe", cache, "--jobs", "1", "--target", "label", "--per-class", "--out", str(out), "--overwrite"]) == 0
+    )
+    out.unlink()
+    out.with_suffix(".json").unlink()
+    assert run(["probe", cache, "--jobs", "1", "--target", "label", "--per-class", "--out", str(out)]) == 2
+    assert "byclass.classes.csv: exists already" in capsys.readouterr().err

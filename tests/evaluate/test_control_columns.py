@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.stats import rankdata
@@ -77,7 +79,7 @@ def test_mdl_against_a_loop(asked):
     for layer in range(3):
         X = states[layer][split.train]
         bits = np.log2(3) + np.log2(8)  # the first row by the uniform code; which of eight C
-        for t, end in zip(ends, ends[1:], strict=False):
+        for t, end in pairwise(ends):
             seen = sorted(set(y[:t]))
             model = None
             if len(seen) > 1:

@@ -1,0 +1,155 @@
+"""Does a probe hold on other texts? Fitted on one data set, tested on every other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from probekit.errors import InputError
+from probekit.evaluate.layer import METRIC, Fit, as_floats, fit_on, part_score, predict
+from probekit.evaluate.question import Question, StateSource
+from probekit.evaluate.run import plan_fits
+from probekit.evaluate.table import TIE
+from probekit.evaluate.work import Counter, Reader, run_tasks
+from probekit.metrics import SCORES, bootstrap_draws, interval
+from probekit.spec import TRANSFER_COLUMNS, Listener, Silent
+from probekit.splits import Target
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One data set: its name, the states of one pooling, one target, and how to divide the rows."""
+
+    name: str
+    source: StateSource
+    target: Target
+    question: Question
+
+
+@dataclass(frozen=True)
+class TransferTask:
+    """A layer of every domain, and each domain's fits (all domains' in the same order); small and picklable."""
+
+    reads: tuple[Callable[[], NDArray[Any]], ...]
+    fits: tuple[tuple[Fit, ...], ...]
+
+
+@dataclass(frozen=True)
+class TransferOutcome:
+    """``predicted[a][b][i]``: the answers of fit i of domain a on the test rows of domain b's fit i.
+
+    ``val[a][i]``: its score on domain a's own validation rows.
+    """
+
+    predicted: tuple[tuple[tuple[NDArray[Any], ...], ...], ...]
+    val: tuple[tuple[float, ...], ...]
+
+
+def transfer(
+    domains: Sequence[Domain],
+    *,
+    model: str,
+    executor: Executor | None = None,
+    listener: Listener | None = None,
+) -> pd.DataFrame:
+    """Fit on each domain's training rows and test on every domain's test rows, at each layer.
+
+    Returns one row per probe x pair x layer, columns ``TRANSFER_COLUMNS``. The domains share layers, pooling and target
+    name. Where ``trained_on`` is ``tested_on``, the score is that of the layer table. ``selected``: the layer that is
+    best on the validation rows of ``trained_on``; what is tested on decides nothing. Intervals as in the layer table,
+    over rows or groups of ``tested_on``.
+
+    Raises InputError where the targets differ in kind or classes.
+    """
+    _check_targets(domains)
+    listener = listener or Silent()
+    fits = tuple(tuple(plan_fits(d.target, replace(d.question, controls=()))) for d in domains)
+    layers = domains[0].source.layers
+    tasks = [TransferTask(tuple(Reader(d.source.read, layer) for d in domains), fits) for layer in layers]
+    listener.stage("transfer", total=len(tasks), unit="layers")
+    found: list[TransferOutcome] = Counter(listener)(run_tasks(executor, transfer_layer, tasks))
+    rows = []
+    for probe in dict.fromkeys(fit.probe for fit in fits[0]):
+        which = [i for i, fit in enumerate(fits[0]) if fit.probe == probe]
+        for a in range(len(domains)):
+            best = _best_layer(found, a, which)
+            for k, outcome in enumerate(found):
+                place = {"model": model, "layer": layers[k], "probe": probe, "selected": k == best}
+                for b in range(len(domains)):
+                    rows.append(place | _pair(domains, fits, outcome, a=a, b=b, which=which))
+    return pd.DataFrame(rows, columns=list(TRANSFER_COLUMNS))
+
+
+def transfer_layer(task: TransferTask) -> TransferOutcome:
+    """Fit and predict one layer, on one BLAS thread."""
+    with threadpool_limits(1):
+        states = [as_floats(read()) for read in task.reads]
+        predicted, val = [], []
+        for X, fits in zip(states, task.fits, strict=True):
+            estimators = [fit_on(X, fit).estimator for fit in fits]
+            answers = [
+                tuple(predict(e, Y[fit.split.test], fit.target) for e, fit in zip(estimators, others, strict=True))
+                for Y, others in zip(states, task.fits, strict=True)
+            ]
+            predicted.append(tuple(answers))
+            val.append(tuple(part_score(e, X, fit, fit.split.val) for e, fit in zip(estimators, fits, strict=True)))
+        return TransferOutcome(tuple(predicted), tuple(val))
+
+
+def _best_layer(found: Sequence[TransferOutcome], a: int, which: list[int]) -> int:
+    """Position of the layer that is best on domain a's own validation rows; of equal ones the shallowest."""
+    val = np.array([np.mean([outcome.val[a][i] for i in which]) for outcome in found])
+    return int(np.flatnonzero(val >= np.nanmax(val) - TIE)[0])
+
+
+def _pair(
+    domains: Sequence[Domain],
+    fits: Sequence[Sequence[Fit]],
+    outcome: TransferOutcome,
+    *,
+    a: int,
+    b: int,
+    which: list[int],
+) -> dict[str, Any]:
+    """What the probes ``which`` (of all seeds), fitted on domain a, are worth on domain b."""
+    trained, tested = domains[a], domains[b]
+    metric, groups = METRIC[tested.target.task.kind], tested.question.groups
+    scores, draws = [], []
+    for i in which:
+        split, answers = fits[b][i].split, outcome.predicted[a][b][i]
+        truth = tested.target.truth[split.test]
+        of_row = None if groups is None else groups.values[split.test]
+        scores.append(SCORES[metric](truth, answers))
+        draws.append(bootstrap_draws(SCORES[metric], truth, answers[:, None], groups=of_row, seed=split.seed))
+    low, high = interval(np.concatenate(draws))
+    return {
+        "target": trained.target.name,
+        "pooling": trained.source.pooling,
+        "metric": metric,
+        "trained_on": trained.name,
+        "tested_on": tested.name,
+        "score": float(np.mean(scores)),
+        "ci_low": low,
+        "ci_high": high,
+        "n_train": round(np.mean([len(fits[a][i].split.train) for i in which])),
+        "n_test": round(np.mean([len(fits[b][i].split.test) for i in which])),
+    }
+
+
+def _check_targets(domains: Sequence[Domain]) -> None:
+    first = domains[0]
+    for other in domains[1:]:
+        if other.target.task.kind != first.target.task.kind:
+            allowed = f"must be {first.target.task.kind} as in {first.name}"
+            raise InputError(f"target {other.target.name!r} of {other.name}", allowed, other.target.task.kind)
+        if not np.array_equal(other.target.classes, first.target.classes):
+            mine, theirs = (", ".join(map(str, domain.target.classes[:6])) for domain in (first, other))
+            allowed = f"must have the classes of {first.name}: {mine}"
+            raise InputError(f"target {other.target.name!r} of {other.name}", allowed, theirs)
