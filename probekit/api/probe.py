@@ -138,7 +138,10 @@ def run_probes(
         found = tuple(dict.fromkeys(text for evaluation in done for text in evaluation.warnings))
         chosen = tuple((c, cache.spec) for cache, part in zip(opened, done, strict=True) for c in part.chosen)
         classes = pd.concat([evaluation.classes for evaluation in done], ignore_index=True)
-        return ProbeRun(table, found, _record(opened, done, options, started=started), chosen, classes)
+        record = _record(opened, done, options, started=started)
+        if random:
+            record["random_cache"] = {"file": random[0].path.name, "fingerprint": random[0].fingerprint}
+        return ProbeRun(table, found, record, chosen, classes)
 
 
 def check_run(targets: Sequence[str], options: ProbeOptions, jobs: int) -> None:

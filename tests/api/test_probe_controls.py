@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probekit import extract, probe_layers
+from probekit import extract, open_cache, probe_layers
 from probekit.cli import run
 from probekit.errors import SpecError
 from tests.tiny import save_tiny_data
@@ -47,6 +47,8 @@ def test_function_and_command_give_the_same_controls(folder, capsys):
     for column in ("control", "length_baseline", "conditional", "mdl_bits", "compression", "random_model", "p_vs_best"):
         np.testing.assert_allclose(written[column], table[column].astype(float), rtol=1e-5)
     record = json.loads(out.with_suffix(".json").read_text())
+    with open_cache(folder / "random.h5") as random:
+        assert record["random_cache"] == {"file": "random.h5", "fingerprint": random.fingerprint}
     assert record["options"]["controls"] == ["shuffled", "length", "conditional", "mdl"]
 
 
