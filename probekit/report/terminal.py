@@ -63,7 +63,7 @@ def _caption(curve: pd.DataFrame, metric: str) -> str:
     if pd.notna(chosen["random_model"]):
         held.append(f"random weights {chosen['random_model']:.3f}")
     rows = f"{first['n_train']} train, {first['n_val']} validation, {first['n_test']} test rows"
-    groups = f", grouped by {first['group']}" if pd.notna(first["group"]) else ""
+    groups = f", interval over groups of {first['group']}" if pd.notna(first["group"]) else ""
     norm = "\n* after the model's final norm" if curve["final_norm"].any() else ""
     lines = [
         f"→ layer {chosen['layer']} is best on validation: test {metric} {chosen['score']:.3f}",
