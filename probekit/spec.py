@@ -119,6 +119,18 @@ class Silent:
         """Nothing."""
 
 
+POOLING_NAMES = ("mean", "last", "first", "max", "mean_skip_first")
+"""The keys of ``pooling.POOLINGS``, known here without loading torch (a test holds the two together)."""
+
+SIDES = ("encoder", "decoder")
+"""Of an encoder-decoder model."""
+
+SITES = ("block", "attention", "mlp")
+"""Where a state is seen: the residual stream, or what a part of each block adds to it."""
+
+PLACE = "{text}"
+"""Where a prompt has the text."""
+
 TABLE_COLUMNS: tuple[str, ...] = (
     *("model", "revision", "dataset", "target", "task", "pooling", "layer", "n_layers", "final_norm", "probe"),
     *("metric", "score", "ci_low", "ci_high", "val_score", "selected", "train_score", "delta_layer0"),

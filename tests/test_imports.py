@@ -46,14 +46,7 @@ def test_every_public_name_is_there():
 
 
 def test_pooling_names_known_without_torch_are_the_poolings():
-    from probekit.api.request import POOLING_NAMES
     from probekit.pooling import POOLINGS
+    from probekit.spec import POOLING_NAMES
 
     assert set(POOLING_NAMES) == set(POOLINGS)
-
-
-def test_sites_known_without_torch_are_the_sites():
-    from probekit.api.request import SITES
-    from probekit.models import sites
-
-    assert SITES == sites.SITES

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from probekit.api.preparing import Prepared, prepare_extraction
-from probekit.api.request import Handling, Request
+from probekit.api.request import Handling, Job
 from probekit.extraction import make_plan, run
-from probekit.models.source import ModelSource
-from probekit.spec import Examples, Json, Listener, WindowStates
+from probekit.spec import Listener, WindowStates
 from probekit.store.layout import estimated_bytes
 
 TRIAL_TOKENS = 8192
@@ -33,7 +32,7 @@ class Estimate:
 
 
 class _Nowhere:
-    """A sink that forgets; ``seconds`` until the last window came."""
+    """A sink that forgets."""
 
     def pending(self) -> Sequence[int]:
         """The one window."""
@@ -43,26 +42,18 @@ class _Nowhere:
         """Nothing."""
 
 
-def estimate(
-    source: ModelSource,
-    examples: Examples,
-    *,
-    known: Json,
-    request: Request,
-    handling: Handling,
-    listener: Listener,
-) -> Estimate:
+def estimate(job: Job, *, handling: Handling, listener: Listener) -> Estimate:
     """Load the model, tokenise all texts, and run some of them."""
-    prepared = prepare_extraction(source, examples, known=known, request=request, handling=handling, listener=listener)
+    prepared = prepare_extraction(job, handling, listener)
     listener.stage("trying", total=0, unit="")
     speed = _tokens_per_second(prepared)
     n_tokens = int(prepared.layout.n_tokens.sum())
     return Estimate(
-        n_rows=len(examples),
+        n_rows=len(job.examples),
         n_tokens=n_tokens,
         n_truncated=int(prepared.layout.truncated.sum()),
         n_layers=len(prepared.layout.layers),
-        file_bytes=estimated_bytes(prepared.layout, examples, store_text=request.store_text),
+        file_bytes=estimated_bytes(prepared.layout, job.examples, store_text=job.request.store_text),
         tokens_per_second=speed,
         seconds=n_tokens / speed,
     )
@@ -79,7 +70,8 @@ def _tokens_per_second(prepared: Prepared) -> float:
         plan=make_plan(
             sizes[chosen],
             batch_tokens=prepared.spec["batch_tokens"],
-            padded=prepared.spec["batching"] == "padded",
+            padded=prepared.backbone.padded,
+            length_limit=prepared.backbone.length_limit,
             window_rows=len(chosen),
         ),
         pool_over=None if over is None else over[chosen],

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from probekit.api.request import Handling, Request, check_request, finished_cache, known_fields
+from probekit.api.request import Handling, Job, Request, check_request, finished_cache, known_fields
 from probekit.errors import CacheError
 from probekit.inputs import read_examples
-from probekit.models.source import ModelSource, locate
-from probekit.spec import Examples, Json, Listener, Silent
+from probekit.models.source import locate
+from probekit.spec import Listener, Silent
 from probekit.store import Cache, open_cache
 
 
@@ -26,8 +25,8 @@ def extract(
     pooling: str | Sequence[str] | None = None,
     max_length: int | None = None,
     revision: str | None = None,
-    device: str | None = None,
-    dtype: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
     store_dtype: str = "float32",
     batch_tokens: int | None = None,
     threads: int | None = None,
@@ -51,7 +50,7 @@ def extract(
     ``model``: Hugging Face id, folder or ``.gguf`` file. ``data``: one or more files (``.csv .tsv .jsonl .parquet``) or
     Hugging Face dataset ids; ``text``: the column to read; ``split``: which splits of a hub dataset. ``layers``:
     ``"all"``, ``"0,4,8"``, ``"0:12:2"`` or ``"-1"``. ``pooling``: names of ``probekit.pooling.POOLINGS``, by default
-    ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder. None means "choose what is best here".
+    ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder. None and "auto" mean "as is best here".
     ``prompt``: a template with ``{text}`` in it; ``chat_template``: the model's own around that. ``pool_over``:
     ``"all"`` tokens, or those of the ``"text"`` alone, without prompt and special tokens. ``tokens``: keep the states
     of every token, in ``token_dtype``. ``side``: of an encoder-decoder model. ``site``: "block" for the residual
@@ -70,8 +69,8 @@ def extract(
         layers=layers,
         pooling=tuple(pooling.split(",")) if isinstance(pooling, str) else tuple(pooling) if pooling else None,
         max_length=max_length,
-        device=unless_auto(device),
-        dtype=unless_auto(dtype),
+        device=device,
+        dtype=dtype,
         store_dtype=store_dtype,
         batch_tokens=batch_tokens,
         store_text=store_text,
@@ -89,16 +88,6 @@ def extract(
     job = make_job(model, sources, text=text, split=split, revision=revision, request=request)
     handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
     return run_job(job, out, handling=handling, listener=listener or Silent())
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is read by what: found, checked and hashed, and no torch loaded yet."""
-
-    source: ModelSource
-    examples: Examples
-    request: Request
-    known: Json
 
 
 def make_job(
@@ -128,18 +117,5 @@ def run_job(job: Job, out: str | os.PathLike[str], *, handling: Handling, listen
             return cache
     from probekit.api.filling import fill  # here, because it loads torch
 
-    fill(
-        job.source,
-        job.examples,
-        Path(out),
-        known=job.known,
-        request=job.request,
-        handling=handling,
-        listener=listener,
-    )
+    fill(job, Path(out), handling=handling, listener=listener)
     return open_cache(out)
-
-
-def unless_auto(value: str | None) -> str | None:
-    """None for "auto": what is left to the model and the machine."""
-    return None if value == "auto" else value

@@ -8,36 +8,26 @@ from importlib.metadata import version
 from pathlib import Path
 
 from probekit.api.preparing import prepare_extraction
-from probekit.api.request import Handling, Request
+from probekit.api.request import Handling, Job
 from probekit.extraction import run
 from probekit.models.backbone import Backbone
-from probekit.models.source import ModelSource
 from probekit.spec import Examples, Json, Listener
 from probekit.store import open_writer, partial_path
 
 
-def fill(
-    source: ModelSource,
-    examples: Examples,
-    out: Path,
-    *,
-    known: Json,
-    request: Request,
-    handling: Handling,
-    listener: Listener,
-) -> None:
+def fill(job: Job, out: Path, *, handling: Handling, listener: Listener) -> None:
     """Load the model, then write the cache ``out``, or what is missing of it."""
     started = time.time()
-    prepared = prepare_extraction(source, examples, known=known, request=request, handling=handling, listener=listener)
+    prepared = prepare_extraction(job, handling, listener)
     n_windows, n_tokens = len(prepared.layout.windows), int(prepared.layout.n_tokens.sum())
     with open_writer(
         out,
         spec=prepared.spec,
-        provenance=_provenance(prepared.backbone, examples, started),
+        provenance=_provenance(prepared.backbone, job.examples, started),
         layout=prepared.layout,
-        examples=examples,
+        examples=job.examples,
         overwrite=handling.overwrite,
-        store_text=request.store_text,
+        store_text=job.request.store_text,
         allow_nonfinite=handling.allow_nonfinite,
     ) as writer:
         left = len(writer.pending())

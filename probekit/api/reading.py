@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.api.request import PLACE
 from probekit.extraction import Reading, make_plan, run
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template
@@ -61,19 +60,18 @@ def read_states(
         ),
     )
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
-    before, after = ("", "") if cache["prompt"] is None else cache["prompt"].split(PLACE)
     encoded = encode(
         tokenizer,
         texts,
         max_length=cache["max_length"],
         ids=[str(i + 1) for i in range(len(texts))],
-        template=make_template(before, after, chat=cache["chat_template"], tokenizer=tokenizer),
+        template=make_template(cache["prompt"], chat=cache["chat_template"], tokenizer=tokenizer),
     )
     over = encoded.text_range if cache["pool_over"] == "text" else None
     plan = make_plan(
         encoded.n_tokens,
         batch_tokens=cache["batch_tokens"],
-        padded=backbone.position_start is None,
+        padded=backbone.padded,
         length_limit=backbone.length_limit,
     )
     sink = _Collected(plan.windows, len(texts), backbone.stack.d_model)

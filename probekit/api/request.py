@@ -9,30 +9,21 @@ from pathlib import Path
 from probekit.errors import SpecError, StaleCacheError
 from probekit.models.layers import parse_layers
 from probekit.models.source import ModelSource
-from probekit.spec import Examples, Json
+from probekit.spec import PLACE, POOLING_NAMES, SIDES, SITES, Examples, Json
 from probekit.store import Cache, columns_digest, fingerprint, open_cache, partial_path, stored_spec, text_digest
 from probekit.store.comparison import first_difference
 from probekit.store.layout import FORMAT_VERSION, STORAGE_DTYPES
 
-POOLING_NAMES = ("mean", "last", "first", "max", "mean_skip_first")
-"""The keys of ``pooling.POOLINGS``, known here without loading torch (a test holds the two together)."""
-
-SITES = ("block", "attention", "mlp")
-"""The residual stream, or what a part of each block adds to it (as ``models.sites`` has them)."""
-
-PLACE = "{text}"
-"""Where a prompt has the text."""
-
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that determines a value in the cache, as asked; None means "as is best", settled by the model."""
+    """Everything that determines a value in the cache, as asked; None and "auto" mean "as is best"."""
 
     layers: str = "all"
     pooling: tuple[str, ...] | None = None
     max_length: int | None = None
-    device: str | None = None
-    dtype: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
     store_dtype: str = "float32"
     batch_tokens: int | None = None
     store_text: bool = True
@@ -57,6 +48,19 @@ class Handling:
     overwrite: bool = False
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is read by what: found, checked and hashed, and no torch loaded yet.
+
+    ``known``: the part of the spec that needs no model.
+    """
+
+    source: ModelSource
+    examples: Examples
+    request: Request
+    known: Json
+
+
 def check_request(request: Request) -> None:
     """Raise SpecError for what is wrong whatever the model."""
     for name in request.pooling or ():
@@ -76,10 +80,9 @@ def check_request(request: Request) -> None:
     if request.pool_over == "text" and "mean_skip_first" in (request.pooling or ()):
         message = "leaves out the first position of the whole input; with --pool-over text take mean"
         raise SpecError("--pooling mean_skip_first", message)
-    if request.side not in ("encoder", "decoder"):
-        raise SpecError(f"--side {request.side}", "encoder or decoder")
-    if request.site not in SITES:
-        raise SpecError(f"--site {request.site}", f"one of {', '.join(SITES)}")
+    for option, name, names in (("--side", request.side, SIDES), ("--site", request.site, SITES)):
+        if name not in names:
+            raise SpecError(f"{option} {name}", f"one of {', '.join(names)}")
     parse_layers(request.layers, 1 << 20)  # its form alone; the model says how many there are
 
 
@@ -120,8 +123,8 @@ def known_fields(request: Request, source: ModelSource, examples: Examples) -> J
     asked: Json = {
         "poolings": None if request.pooling is None else list(request.pooling),
         "max_length": request.max_length,
-        "device": None if request.device is None else request.device.split(":")[0],
-        "dtype": request.dtype,
+        "device": None if request.device == "auto" else request.device.split(":")[0],
+        "dtype": None if request.dtype == "auto" else request.dtype,
         "batch_tokens": request.batch_tokens,
     }
     return fields | {name: value for name, value in asked.items() if value is not None}

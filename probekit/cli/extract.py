@@ -70,7 +70,7 @@ def extract(
 
     Interrupted, the same command goes on where it stopped; finished, it returns at once.
     """
-    from probekit.api.extract import make_job, run_job, unless_auto
+    from probekit.api.extract import make_job, run_job
     from probekit.api.request import Handling, Request
     from probekit.cli.progress import Bars
     from probekit.cli.summary import print_estimate, print_summary
@@ -82,8 +82,8 @@ def extract(
         layers=layers,
         pooling=tuple(pooling.split(",")) if pooling else None,
         max_length=max_length,
-        device=unless_auto(device),
-        dtype=unless_auto(dtype),
+        device=device,
+        dtype=dtype,
         store_dtype=store_dtype,
         batch_tokens=batch_tokens,
         store_text=not no_store_text,
@@ -103,9 +103,7 @@ def extract(
         from probekit.api.estimating import estimate as estimate_job
 
         with Bars() as bars:
-            found = estimate_job(
-                job.source, job.examples, known=job.known, request=request, handling=handling, listener=bars
-            )
+            found = estimate_job(job, handling=handling, listener=bars)
         print_estimate(found)
         return
     with Bars() as bars:

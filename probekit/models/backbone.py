@@ -17,6 +17,7 @@ from probekit.models import packing
 from probekit.models.blocks import Stack, find_stack, stream_states
 from probekit.models.decoder_side import DecoderSide
 from probekit.models.sites import at_site
+from probekit.spec import SIDES
 
 CALIBRATION = ([1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
 
@@ -26,8 +27,9 @@ class Backbone:
     """A model ready to be read.
 
     ``position_start``: the id of the first position in a packed row (RoBERTa counts from pad + 1); None where the model
-    can't be read packed, and ``batching`` says why. ``longest_packed``: tokens of the longest text
-    that no sliding window cuts; a longer one is padded. ``causal``: a token sees only those before it.
+    can't be read packed, and ``batching`` says why. ``longest_packed``: tokens of the longest text that no sliding
+    window cuts; a longer one is padded. ``length_limit``: up to this length texts are read one way and above it
+    another, so that no batch may hold both. ``causal``: a token sees only those before it.
     """
 
     model: PreTrainedModel | DecoderSide
@@ -42,6 +44,11 @@ class Backbone:
     max_positions: int | None
     longest_packed: int = packing.NO_LIMIT
     length_limit: int | None = None
+
+    @property
+    def padded(self) -> bool:
+        """Whether batches hold padding."""
+        return self.position_start is None
 
     def stream(
         self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
@@ -142,8 +149,8 @@ def _keep_no_cache(model: torch.nn.Module) -> None:
 
 
 def _one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide:
-    if side not in ("encoder", "decoder"):
-        raise SpecError(f"--side {side}", "encoder or decoder")
+    if side not in SIDES:
+        raise SpecError(f"--side {side}", f"one of {', '.join(SIDES)}")
     if not model.config.is_encoder_decoder:
         if side == "decoder":
             raise SpecError("--side decoder", "goes with encoder-decoder models", f"a {model.config.model_type}")

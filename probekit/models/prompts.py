@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from probekit.errors import SpecError
+from probekit.spec import PLACE
 
 SENTINEL = "probekit text goes here"
 """Stands for the text while the chat template is rendered once; what is around it is the template's own."""
@@ -35,13 +36,14 @@ class Template:
         return len(self.before), len(self.before) + len(text)
 
 
-def make_template(before: str, after: str, *, chat: bool, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """The template that puts ``before`` and ``after`` around each text, and with ``chat`` the model's own around that.
+def make_template(prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The template of ``--prompt``, which has ``{text}`` in it once, and ``--chat-template``; both, or neither.
 
-    With ``chat`` all of it is the user's message, followed by the beginning of the assistant's answer.
+    With ``chat`` the prompt is the user's message, followed by the beginning of the assistant's answer.
 
     Raises SpecError if the tokenizer has no chat template, or one that does not keep the message as it is.
     """
+    before, after = ("", "") if prompt is None else prompt.split(PLACE)
     if not chat:
         return Template(before, after)
     if tokenizer.chat_template is None:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from probekit.errors import SpecError
 from probekit.models.blocks import Stack, stream_states
+from probekit.spec import SITES
 
-SITES = ("block", "attention", "mlp")
 CLOSE = 0.05  # error relative to the smaller part, where the sum was taken in another order
 
 

@@ -203,7 +203,7 @@ def test_no_keys_and_values_are_kept_for_generation(case):
 def test_a_side_that_the_model_has_not():
     with pytest.raises(SpecError, match="--side decoder: goes with encoder-decoder models; got a llama"):
         prepare(build("llama"), device=torch.device("cpu"), dtype="float32", dtype_reason="", side="decoder")
-    with pytest.raises(SpecError, match="--side both: encoder or decoder"):
+    with pytest.raises(SpecError, match="--side both: one of encoder, decoder"):
         prepare(build("t5"), device=torch.device("cpu"), dtype="float32", dtype_reason="", side="both")
 
 

@@ -74,7 +74,7 @@ def tokenizer(request):
 
 
 def encoded(tokenizer, before="", after="", *, chat=False, max_length=200, texts=TEXTS):
-    template = make_template(before, after, chat=chat, tokenizer=tokenizer)
+    template = make_template(f"{before}{{text}}{after}", chat=chat, tokenizer=tokenizer)
     names = [str(i) for i in range(len(texts))]
     return template, encode(tokenizer, texts, max_length=max_length, ids=names, template=template)
 
@@ -145,14 +145,14 @@ def test_the_real_models_chat_template():
 
 def test_a_model_without_chat_template_says_so():
     with pytest.raises(SpecError, match="--chat-template: needs a tokenizer with a chat template"):
-        make_template("", "", chat=True, tokenizer=unigram())
+        make_template(None, chat=True, tokenizer=unigram())
 
 
 def test_a_chat_template_that_repeats_the_message_is_refused():
     tokenizer = byte_level_bpe()
     tokenizer.chat_template = "{{ messages[0]['content'] }} {{ messages[0]['content'] }}"
     with pytest.raises(SpecError, match="must hold the message exactly once"):
-        make_template("", "", chat=True, tokenizer=tokenizer)
+        make_template(None, chat=True, tokenizer=tokenizer)
 
 
 def test_words_are_the_tokenizers_words(tokenizer):
