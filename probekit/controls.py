@@ -76,11 +76,13 @@ def length_features(n_tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
 def shuffled_labels(
     y: NDArray[Any], parts: Sequence[NDArray[np.int64]], *, seed: int, texts: Sequence[str] | None = None
 ) -> NDArray[Any]:
-    """The control task for whole texts: labels that have nothing to do with the text (after Hewitt and Liang 2019).
+    """Labels that have nothing to do with the text: what a probe scores on them, held-out rows included, is a leak.
+
+    (Not the control task of Hewitt and Liang 2019, whose labels are fixed by word type and can be memorised.)
 
     ``y``: (n,). ``parts``: row positions of train, val and test; labels are permuted within each, so that every part
-    keeps its label distribution. With ``texts``, equal texts get equal labels, so that a probe which memorises texts
-    is rewarded for it, as it would be in the real task. Returns (n,); rows in no part keep their label.
+    keeps its label distribution. With ``texts``, equal texts get equal labels, so that duplicates across parts show.
+    Returns (n,); rows in no part keep their label.
     """
     rng = np.random.default_rng(seed)
     shuffled = y.copy()

@@ -140,6 +140,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     *("regularisation", "grid_edge", "converged", "n_train", "n_val", "n_test", "n_classes", "group"),
     *("n_groups_test", "n_duplicate", "n_truncated", "seeds", "max_abs"),
     *("length_baseline", "conditional", "mdl_bits", "compression", "random_model", "p_vs_best"),
+    "n_groups_crossing",
 )
 """The columns of the layer table in their order; one that does not apply to a row is empty."""
 

@@ -15,6 +15,7 @@ from probekit.api.probe import ProbeRun
 from probekit.errors import InputError, ModelError, SpecError
 from probekit.models.source import ModelSource, locate
 from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, save_probe
+from probekit.report.files import plain_value
 from probekit.spec import ChosenProbe, Json, Listener, Silent
 
 MODEL_FIELDS = (
@@ -33,17 +34,23 @@ class Prediction:
     probability: NDArray[np.float64] | None
 
 
+def check_probe_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise SpecError, before the work, for a folder in which probes could not be saved after it."""
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"--save-probes {folder}", "must be a folder")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise SpecError(f"--save-probes {folder}", "is not empty; use --overwrite or another folder")
+
+
 def save_probes(run: ProbeRun, folder: Path) -> list[Path]:
     """Save each curve's probe of the selected layer, ``MODEL-TARGET-POOLING-LAYER-PROBE.skops``, with a JSON card.
 
-    Raises SpecError if one of the files exists, or two would have one name.
+    Raises SpecError if two would have one name.
     """
     paths = [folder / _file_name(chosen, spec) for chosen, spec in run.chosen]
     for i, path in enumerate(paths):
         if path in paths[:i]:
             raise SpecError(str(path), "two caches of one model give probes of one name; save them in separate runs")
-        if path.exists() or card_path(path).exists():
-            raise SpecError(str(path), "exists already; use another --save-probes folder")
     folder.mkdir(parents=True, exist_ok=True)
     for path, (chosen, spec) in zip(paths, run.chosen, strict=True):
         save_probe(path, chosen.estimator, _card(chosen, spec))
@@ -62,15 +69,10 @@ def _card(chosen: ChosenProbe, spec: Json) -> Json:
         "probe": chosen.probe,
         "pooling": chosen.pooling,
         "layer": chosen.layer,
-        "labels": [_plain(label) for label in getattr(chosen.estimator, "classes_", ())],
+        "labels": [plain_value(label) for label in getattr(chosen.estimator, "classes_", ())],
         "cache": {name: spec[name] for name in MODEL_FIELDS},
-        "scores": {name: _plain(value) for name, value in chosen.row.items()},
+        "scores": {name: plain_value(value) for name, value in chosen.row.items()},
     }
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def predict(
@@ -91,6 +93,7 @@ def predict(
     Raises SpecError for a probe that can't be trusted or read, ModelError for another model, InputError for empty text.
     """
     saved = load_probe(Path(probe))
+    _check_card(saved.card, Path(probe))
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"text {i + 1}", "must not be empty", repr(text))
@@ -107,6 +110,15 @@ def predict(
         listener=listener or Silent(),
     )
     return _answer(saved, states)
+
+
+def _check_card(card: Json, probe: Path) -> None:
+    """A card may be anybody's: what a prediction takes from it has to be there, and of its type."""
+    cache = card.get("cache")
+    missing = [name for name, kind in (("pooling", str), ("layer", int)) if not isinstance(card.get(name), kind)]
+    missing += list(MODEL_FIELDS) if not isinstance(cache, dict) else [f for f in MODEL_FIELDS if f not in cache]
+    if missing:
+        raise SpecError(f"card {card_path(probe)}", "must say what the probe was fitted on", f"no {', '.join(missing)}")
 
 
 def _same_model(card: Json, model: str | os.PathLike[str] | None) -> ModelSource:

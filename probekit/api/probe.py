@@ -22,7 +22,7 @@ from probekit.errors import SpecError
 from probekit.evaluate import Origin, Question, StateSource, evaluate
 from probekit.models.layers import parse_layers
 from probekit.spec import ChosenProbe, Evaluation, Json, Listener
-from probekit.splits import Column, read_target
+from probekit.splits import DEFAULT_FRACTION, Column, read_target
 from probekit.store import Cache, open_cache
 
 SPLIT_COLUMN = "split"
@@ -230,15 +230,14 @@ def _layers(cache: Cache, asked: str) -> tuple[int, ...]:
 
 def _split(cache: Cache, asked: str | float | None) -> tuple[Column | None, float]:
     """The split column, or none and the fraction."""
-    default = 0.2
     if asked is None:
-        return (_column(cache, SPLIT_COLUMN, "--split") if SPLIT_COLUMN in cache.columns else None), default
+        return (_column(cache, SPLIT_COLUMN, "--split") if SPLIT_COLUMN in cache.columns else None), DEFAULT_FRACTION
     if isinstance(asked, str) and asked in cache.columns:
-        return _column(cache, asked, "--split"), default
+        return _column(cache, asked, "--split"), DEFAULT_FRACTION
     try:
         return None, float(asked)
     except ValueError:
-        return _column(cache, str(asked), "--split"), default  # says which columns there are
+        return _column(cache, str(asked), "--split"), DEFAULT_FRACTION  # says which columns there are
 
 
 def _column(cache: Cache, name: str, option: str) -> Column:

@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from probekit.errors import SpecError, StaleCacheError
+from probekit.errors import SpecError
 from probekit.models.layers import parse_layers
 from probekit.models.source import ModelSource
 from probekit.spec import PLACE, POOLING_NAMES, SIDES, SITES, Examples, Json
 from probekit.store import Cache, columns_digest, fingerprint, open_cache, partial_path, stored_spec, text_digest
-from probekit.store.comparison import first_difference
+from probekit.store.comparison import stale
 from probekit.store.layout import FORMAT_VERSION, STORAGE_DTYPES
 
 
@@ -145,9 +145,7 @@ def finished_cache(out: str | os.PathLike[str], known: Json, request: Request) -
         layers = list(asked_layers(request, int(stored.spec["n_layers"])))
         expected = {**stored.spec, **known, "layers": layers}
         if fingerprint(expected) != stored.fingerprint:
-            field, there, here = first_difference(stored.spec, expected)
-            advice = "use --overwrite or another --out"
-            raise StaleCacheError(field, f"the cache {path.name} was made with {there}, now {here}; {advice}")
+            raise stale(stored.spec, expected, f"the cache {path.name}")
         if stored.sealed and path == Path(out):
             return open_cache(path)
     return None

@@ -67,6 +67,7 @@ def probe(
     import joblib
 
     from probekit.api import probe as api
+    from probekit.api.predict import check_probe_folder
     from probekit.api.shots import run_shots
     from probekit.api.transfer import run_transfer
     from probekit.cli.progress import Bars
@@ -76,7 +77,9 @@ def probe(
     jobs = joblib.cpu_count() if jobs is None else jobs
     asked = [name for name, wanted in {"classes": per_class, "shots": few, "transfer": transfer}.items() if wanted]
     beside = [] if out is None else [json_path(out), *(side_path(out, name) for name in asked)]
-    check_writable([path for path in (out, *beside, plot) if path], overwrite=overwrite)
+    check_writable(out, beside, plot, overwrite=overwrite)
+    if save_probes is not None:
+        check_probe_folder(save_probes, overwrite=overwrite)
     options = api.ProbeOptions(
         layers=layers,
         probes=_names(probe_names),
@@ -124,18 +127,20 @@ def _shots(shots: str | None, draws: int, protocol: str | None) -> Shots | None:
     return Shots(tuple(sorted({int(number) for number in numbers})), draws)
 
 
-def check_writable(paths: list[Path], *, overwrite: bool) -> None:
+def check_writable(out: Path | None, beside: list[Path], plot: Path | None, *, overwrite: bool) -> None:
     """Raise SpecError before the work for what could not be written after it."""
     from probekit.errors import SpecError
 
-    for path in paths:
+    for option, path, kinds in (("--out", out, (".csv",)), ("--plot", plot, (".png", ".svg", ".pdf"))):
+        if path is not None and path.suffix not in kinds:
+            raise SpecError(f"{option} {path}", f"must end in {' or '.join(kinds)}")
+    for path in (out, *beside, plot):
+        if path is None:
+            continue
         if not path.resolve().parent.is_dir():
             raise SpecError(str(path), "the folder must exist", str(path.parent))
         if path.is_dir() or (path.exists() and not overwrite):
             raise SpecError(str(path), "exists already; use --overwrite or another name")
-    for path in paths:
-        if path == paths[-1] and path.suffix not in (".csv", ".json", ".png", ".svg", ".pdf", ".tsv", ".txt"):
-            raise SpecError(str(path), "must end in .csv for the table, or .png, .svg or .pdf for the picture")
 
 
 def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] | None = None) -> None:

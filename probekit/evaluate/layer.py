@@ -158,7 +158,7 @@ def probe_score(X: NDArray[Any], fit: Fit) -> float:
 
 
 def _score(fitted: FittedProbe, X: NDArray[Any], fit: Fit) -> Outcome:
-    """Predict all parts and score them: the only look at the test rows."""
+    """Predict all parts and score them. Nothing is chosen by what comes out for the test rows."""
     split, target, estimator = fit.split, fit.target, fitted.estimator
     truth = coded(fit.labels, target)
     predicted = {part: predict(estimator, X[getattr(split, part)], target) for part in ("train", "val", "test")}

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from probekit.splits import Column, Split, Target, make_splits
+from probekit.splits import DEFAULT_FRACTION, Column, Split, Target, make_splits
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Question:
     probes: tuple[str, ...] = ()
     groups: Column | None = None
     split: Column | None = None
-    fraction: float = 0.2
+    fraction: float = DEFAULT_FRACTION
     seeds: tuple[int, ...] = (0,)
     controls: tuple[str, ...] = ()
     n_tokens: NDArray[Any] | None = None

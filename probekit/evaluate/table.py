@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +74,7 @@ def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, de
     warnings: list[str] = []
     choices, chosen, classes = [], [], []
     for curve in curves:
-        best = choose_layer(curve)
+        best = best_layer([[outcome.val_score for outcome in seeds] for seeds in curve.outcomes])
         of_curve = _rows(curve, best, origin, group)
         rows += of_curve
         warnings += _warnings(curve, best)
@@ -90,10 +91,10 @@ def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, de
     )
 
 
-def choose_layer(curve: Curve) -> int:
-    """Position of the layer with the best mean validation score over the seeds; of equal ones the shallowest."""
-    scores = np.array([np.mean([outcome.val_score for outcome in seeds]) for seeds in curve.outcomes])
-    return int(np.flatnonzero(scores >= np.nanmax(scores) - TIE)[0])
+def best_layer(val_scores: Sequence[Sequence[float]]) -> int:
+    """Position of the layer with the best mean of ``val_scores[layer][seed]``; of equal ones the shallowest."""
+    means = np.array([np.mean(seeds) for seeds in val_scores])
+    return int(np.flatnonzero(means >= np.nanmax(means) - TIE)[0])
 
 
 def curve_draws(curve: Curve, group: Column | None) -> NDArray[np.float64]:
@@ -158,6 +159,7 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
             "n_classes": len(target.classes) if target.is_classes else None,
             "group": None if group is None else group.name,
             "n_groups_test": None if group is None else _mean_groups(group, curve.fits),
+            "n_groups_crossing": None if group is None else max(split.n_crossing for split in splits),
             "n_duplicate": max(split.n_duplicate for split in splits),
             "n_truncated": origin.n_truncated,
             "seeds": len(curve.fits),
@@ -234,7 +236,11 @@ def _class_rows(curve: Curve, best: int, row: Json) -> list[Json]:
 
 def _warnings(curve: Curve, best: int) -> list[str]:
     fit = curve.fits[0]
-    found = [text for f in curve.fits for text in f.split.warnings]
+    worst = max(curve.fits, key=lambda f: (f.split.n_crossing, f.split.n_duplicate)).split
+    n_seeds = len(curve.fits)
+    found = [f"{text} (the worst of {n_seeds} splits)" if n_seeds > 1 else text for text in worst.warnings]
+    if len({tuple(np.sort(f.split.train)) for f in curve.fits}) < n_seeds:
+        found.append(f"the {n_seeds} seeds divide the rows alike: the data's own split leaves nothing to chance")
     what = f"{fit.target.name}, {curve.pooling}, {fit.probe}"
     stopped = [
         layer for layer, seeds in zip(curve.layers, curve.outcomes, strict=True) if not all(o.converged for o in seeds)

@@ -16,7 +16,7 @@ from probekit.errors import InputError
 from probekit.evaluate.layer import METRIC, Fit, as_floats, fit_on, part_score, predict
 from probekit.evaluate.question import Question, StateSource
 from probekit.evaluate.run import plan_fits
-from probekit.evaluate.table import TIE
+from probekit.evaluate.table import best_layer
 from probekit.evaluate.work import Counter, Reader, run_tasks
 from probekit.metrics import SCORES, bootstrap_draws, interval
 from probekit.spec import TRANSFER_COLUMNS, Listener, Silent
@@ -79,7 +79,7 @@ def transfer(
     for probe in dict.fromkeys(fit.probe for fit in fits[0]):
         which = [i for i, fit in enumerate(fits[0]) if fit.probe == probe]
         for a in range(len(domains)):
-            best = _best_layer(found, a, which)
+            best = best_layer([[outcome.val[a][i] for i in which] for outcome in found])
             for k, outcome in enumerate(found):
                 place = {"model": model, "layer": layers[k], "probe": probe, "selected": k == best}
                 for b in range(len(domains)):
@@ -101,12 +101,6 @@ def transfer_layer(task: TransferTask) -> TransferOutcome:
             predicted.append(tuple(answers))
             val.append(tuple(part_score(e, X, fit, fit.split.val) for e, fit in zip(estimators, fits, strict=True)))
         return TransferOutcome(tuple(predicted), tuple(val))
-
-
-def _best_layer(found: Sequence[TransferOutcome], a: int, which: list[int]) -> int:
-    """Position of the layer that is best on domain a's own validation rows; of equal ones the shallowest."""
-    val = np.array([np.mean([outcome.val[a][i] for i in which]) for outcome in found])
-    return int(np.flatnonzero(val >= np.nanmax(val) - TIE)[0])
 
 
 def _pair(

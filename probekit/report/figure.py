@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from probekit.report.labels import METRIC_LABELS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LABELS = {"accuracy": "accuracy", "r2": "R²"}
-WITHIN_PANEL = ["model", "pooling", "probe", "group"]
+WITHIN_PANEL = ["model", "pooling", "probe", "group", "n_groups_crossing"]
 """What tells the curves of one target apart."""
 LOWEST_R2 = -1.0  # far below zero there is nothing to read off
 MOST_COLUMNS = 3
@@ -47,9 +48,9 @@ def _draw_panel(axes: Axes, table: pd.DataFrame) -> None:
     for k, (_, curve) in enumerate(table.groupby(WITHIN_PANEL, sort=False, dropna=False)):
         colour = f"C{k}"
         first = curve.iloc[0]
-        label = ", ".join(_label(column, first[column]) for column in named) or str(first["probe"])
+        label = ", ".join([str(first[name]) for name in named if "group" not in name] + _groups(first, named))
         axes.fill_between(curve["layer"], curve["ci_low"], curve["ci_high"], color=colour, alpha=0.15, linewidth=0)
-        axes.plot(curve["layer"], curve["score"], color=colour, marker=".", label=label)
+        axes.plot(curve["layer"], curve["score"], color=colour, marker=".", label=label or str(first["probe"]))
         chosen = curve[curve["selected"]]
         axes.plot(chosen["layer"], chosen["score"], "o", color=colour, markersize=9, markerfacecolor="white")
         axes.axhline(first["baseline"], color=colour, linestyle="--", linewidth=0.8)
@@ -57,7 +58,7 @@ def _draw_panel(axes: Axes, table: pd.DataFrame) -> None:
             axes.axhline(first["text_baseline"], color=colour, linestyle=":", linewidth=1.2)
     axes.set_title(str(table["target"].iloc[0]))
     axes.set_xlabel("layer (0: embeddings)")
-    axes.set_ylabel(LABELS[table["metric"].iloc[0]])
+    axes.set_ylabel(METRIC_LABELS[table["metric"].iloc[0]])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.25)
     axes.set_ylim(*_limits(table))
@@ -67,10 +68,12 @@ def _draw_panel(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(fontsize="small")
 
 
-def _label(column: str, value: object) -> str:
-    if column == "group":
-        return "random split" if pd.isna(value) else f"new {value}"  # type: ignore[call-overload]
-    return str(value)
+def _groups(first: pd.Series, named: list[str]) -> list[str]:
+    if "group" not in named:
+        return []
+    if pd.isna(first["group"]):
+        return ["no groups"]
+    return [f"{first['group']} leaking" if first["n_groups_crossing"] else f"new {first['group']}"]
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:

@@ -18,7 +18,7 @@ DIGITS = 6
 
 def table_rows(table: pd.DataFrame) -> list[Json]:
     """One JSON object per row, in full precision; what does not apply is null."""
-    return [{str(name): _plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+    return [{str(name): plain_value(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def table_csv(table: pd.DataFrame) -> str:
@@ -67,7 +67,8 @@ def _publish(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """A value as JSON has it: NumPy's scalars as Python's, and null for NaN, infinity and what is missing."""
     if hasattr(value, "item"):
         value = value.item()
     if value is None or (isinstance(value, float) and not math.isfinite(value)):

@@ -10,6 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from probekit.report.labels import METRIC_LABELS
+
 CURVE = ["model", "target", "pooling", "probe"]
 """What tells one curve of the table from another."""
 
@@ -22,7 +24,7 @@ def layer_tables(table: pd.DataFrame, *, bar_width: int = 24) -> Iterator[Group]
 
 def _layer_table(curve: pd.DataFrame, bar_width: int) -> Group:
     first = curve.iloc[0]
-    metric = {"accuracy": "accuracy", "r2": "R²"}[first["metric"]]
+    metric = METRIC_LABELS[first["metric"]]
     title = f"{first['target']}: {metric} of a {first['probe']} probe, {first['pooling']} pooling, {first['model']}"
     table = Table(box=None)
     table.add_column("layer", justify="right", no_wrap=True)
@@ -62,16 +64,25 @@ def _caption(curve: pd.DataFrame, metric: str) -> str:
         held.append(f"length alone {chosen['length_baseline']:.3f}")
     if pd.notna(chosen["random_model"]):
         held.append(f"random weights {chosen['random_model']:.3f}")
-    rows = f"{first['n_train']} train, {first['n_val']} validation, {first['n_test']} test rows"
-    groups = f", interval over groups of {first['group']}" if pd.notna(first["group"]) else ""
+    classes = f"{first['n_classes']:.0f} classes; " if pd.notna(first["n_classes"]) else ""
+    rows = f"{classes}{first['n_train']} train, {first['n_val']} validation, {first['n_test']} test rows"
     norm = "\n* after the model's final norm" if curve["final_norm"].any() else ""
     lines = [
         f"→ layer {chosen['layer']} is best on validation: test {metric} {chosen['score']:.3f}",
         "against " + ", ".join(held),
         *_information(chosen),
-        rows + groups,
+        rows + _groups(first),
     ]
     return "\n".join(lines) + norm
+
+
+def _groups(first: pd.Series) -> str:
+    """How the groups were held apart, or that they were not."""
+    if pd.isna(first["group"]):
+        return ""
+    if first["n_groups_crossing"]:
+        return f"; LEAK: {first['n_groups_crossing']:.0f} groups of {first['group']} are in more than one part"
+    return f", {first['n_groups_test']:.0f} groups of {first['group']} in the test, none elsewhere"
 
 
 def _information(chosen: pd.Series) -> list[str]:

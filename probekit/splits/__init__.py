@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from probekit.splits.folds import inner_folds
 from probekit.splits.official import read_parts
-from probekit.splits.plan import Column, Split, make_splits
+from probekit.splits.plan import DEFAULT_FRACTION, Column, Split, make_splits
 from probekit.splits.target import Target, Task, guess_task, read_target
 
 __all__ = [
+    "DEFAULT_FRACTION",
     "Column",
     "Split",
     "Target",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from probekit.errors import StaleCacheError
@@ -10,16 +12,21 @@ from probekit.store import layout as names
 from probekit.store.fingerprint import fingerprint
 from probekit.store.structure import Structure
 
+_HASH = re.compile(r"[0-9a-f]{64}")  # says nothing to a reader
+
 
 def compare_specs(structure: Structure, spec: Json, *, kind: str) -> None:
     """Raise StaleCacheError naming the first field of ``spec`` that differs from the file's."""
-    if structure.fingerprint == fingerprint(spec):
-        return
-    field, there, here = first_difference(structure.spec, spec)
-    raise StaleCacheError(
-        field,
-        f"the {kind} {structure.path.name} was made with {there}, now {here}; use --overwrite or another --out",
-    )
+    if structure.fingerprint != fingerprint(spec):
+        raise stale(structure.spec, spec, f"the {kind} {structure.path.name}")
+
+
+def stale(there: Json, here: Json, what: str) -> StaleCacheError:
+    """The error that names the first field that differs; ``what``: the cache, as a reader knows it."""
+    field, was, now = first_difference(there, here)
+    if any(_HASH.search(value) for value in (was, now)):
+        return StaleCacheError(field, f"{what} was made from other {field}; use --overwrite or another --out")
+    return StaleCacheError(field, f"{what} was made with {was}, now {now}; use --overwrite or another --out")
 
 
 def compare_layouts(structure: Structure, layout: CacheLayout) -> None:

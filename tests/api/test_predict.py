@@ -163,3 +163,40 @@ def test_command_line(fitted, tiny_model, tmp_path, capsys, monkeypatch):
     for wrong in ([], ["--text", " "], ["--text", "a", str(tmp_path / "new.csv")]):
         assert run([*base, *wrong]) == 2
     assert run(["predict", str(tmp_path / "no.skops"), "--text", "a"]) == 2
+
+
+@pytest.mark.parametrize("field", ["cache", "pooling", "layer", "max_length", "revision"])
+def test_a_card_that_lacks_something_is_refused(fitted, tmp_path, tiny_model, field):
+    _, _, paths = fitted
+    copy = tmp_path / paths[0].name
+    copy.write_bytes(paths[0].read_bytes())
+    card = json.loads(card_path(paths[0]).read_text())
+    card.pop(field, None)
+    card.get("cache", {}).pop(field, None)
+    card_path(copy).write_text(json.dumps(card))
+    with pytest.raises(
+        SpecError, match=f"must say what the probe was fitted on; got no .*{'model' if field == 'cache' else field}"
+    ):
+        predict(copy, ["good"], model=tiny_model)
+
+
+def test_probes_are_replaced_only_when_asked(fitted, tmp_path):
+    cache, _, _ = fitted
+    command = [
+        "probe",
+        str(cache),
+        "--target",
+        "label",
+        "--pooling",
+        "mean",
+        "--jobs",
+        "1",
+        "--save-probes",
+        str(tmp_path / "h"),
+    ]
+    assert run(command) == 0
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "h").iterdir()}
+    assert run(command) == 2
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert run([*command, "--overwrite"]) == 0
+    assert all(path.stat().st_mtime_ns > stamp for path, stamp in stamps.items())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from probekit.cli import run
+from tests.tiny import save_tiny_data
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +20,26 @@ def cache(tmp_path_factory, tiny_model, tiny_data):
     return out
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory, tiny_model):
+    folder = tmp_path_factory.mktemp("other")
+    data = save_tiny_data(folder / "train.tsv", n=40)
+    assert run(["extract", str(tiny_model), str(data), "--out", str(folder / "other.h5")]) == 0
+    return folder / "other.h5"
+
+
 @pytest.fixture
-def here(tmp_path, monkeypatch, tiny_model, tiny_data, cache):
+def here(tmp_path, monkeypatch, tiny_model, tiny_data, cache, other):
     """A folder with a model, data and a finished cache under short names."""
     monkeypatch.chdir(tmp_path)
     os.symlink(tiny_model, "model")
     shutil.copy(tiny_data, "train.tsv")
     shutil.copy(cache, "cache.h5")
+    shutil.copy(other, "other.h5")
     (tmp_path / "notes.xlsx").write_bytes(b"PK")
+    (tmp_path / "old.csv").write_text("mine")
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "heads" / "old.skops").write_bytes(b"mine")
     return tmp_path
 
 
@@ -78,7 +91,13 @@ BAD = {
     "no such group": (f"{PROBE} --group author", r"--group author"),
     "no seeds": (f"{PROBE} --seeds 0", r"--seeds 0: at least 1"),
     "no jobs": (f"{PROBE} --jobs 0", r"--jobs 0: at least 1"),
-    "table in the way": (f"{PROBE} --out train.tsv", r"train\.tsv.*--overwrite"),
+    "table in the way": (f"{PROBE} --out old.csv", r"old\.csv.*--overwrite"),
+    "table that its JSON would overwrite": (f"{PROBE} --out a.json", r"--out a\.json: must end in \.csv"),
+    "probes in the way": (f"{PROBE} --save-probes heads", r"--save-probes heads: is not empty"),
+    "other texts": (
+        "extract model train.tsv --out other.h5",
+        r"^error: texts: the cache other\.h5 was made from other texts;",
+    ),
     "no folder for the table": (f"{PROBE} --out nowhere/a.csv", r"nowhere/a\.csv.*must exist"),
     "picture of an unknown kind": (f"{PROBE} --plot curves.doc", r"curves\.doc.*\.png"),
     "unknown option": (f"{EXTRACT} --layer 3", r"--layer"),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from probekit.evaluate import Origin, Question, StateSource, evaluate
 from probekit.splits import read_target
@@ -50,3 +54,13 @@ def classes(labels, name="label"):
 
 def numbers(values, name="height"):
     return read_target(np.asarray(values, dtype=float), name, ids=range(len(values)))
+
+
+def grid_search(X, labels, split, folds):
+    """scikit-learn's own way to what a logistic probe does, fitted on the training rows."""
+    return GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-6)),
+        {"logisticregression__C": np.logspace(-5, 2, 8)},
+        scoring="neg_log_loss",
+        cv=folds,
+    ).fit(X[split.train], labels[split.train])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -16,7 +15,7 @@ from probekit.controls import CONTROLS, control_names
 from probekit.errors import SpecError
 from probekit.evaluate.mdl import block_ends, online_code_bits
 from probekit.splits import Column, inner_folds, make_splits
-from tests.evaluate.made_up import ask, classes, made_up, numbers
+from tests.evaluate.made_up import ask, classes, grid_search, made_up, numbers
 
 NEW = ["length_baseline", "conditional", "mdl_bits", "compression", "random_model"]
 
@@ -35,12 +34,7 @@ def asked():
 
 
 def searched_score(X, labels, split, folds):
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-6)),
-        {"logisticregression__C": np.logspace(-5, 2, 8)},
-        scoring="neg_log_loss",
-        cv=folds,
-    ).fit(X[split.train], labels[split.train])
+    search = grid_search(X, labels, split, folds)
     return np.mean(search.predict(X[split.test]) == labels[split.test])
 
 
@@ -130,12 +124,7 @@ def test_p_values_against_plain_resampling(grouped):
     )
     right = []
     for X in states:
-        search = GridSearchCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-6)),
-            {"logisticregression__C": np.logspace(-5, 2, 8)},
-            scoring="neg_log_loss",
-            cv=folds,
-        ).fit(X[split.train], labels[split.train])
+        search = grid_search(X, labels, split, folds)
         right.append(search.predict(X[split.test]) == labels[split.test])
     units = [np.array([i]) for i in range(len(split.test))]
     if grouped:

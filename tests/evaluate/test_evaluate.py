@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
+from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, log_loss, r2_score, roc_auc_score
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -18,7 +18,7 @@ from probekit.errors import InputError, SpecError
 from probekit.report import table_csv
 from probekit.spec import TABLE_COLUMNS
 from probekit.splits import Column, inner_folds, make_splits
-from tests.evaluate.made_up import ask, classes, made_up, numbers
+from tests.evaluate.made_up import ask, classes, grid_search, made_up, numbers
 
 
 def test_rows_equal_an_independent_calculation_with_scikit_learn():
@@ -32,12 +32,7 @@ def test_rows_equal_an_independent_calculation_with_scikit_learn():
     folds = inner_folds(target.codes[split.train], stratify=True, groups=None, seed=0)
     for layer, row in table.iterrows():
         X = states[layer]
-        search = GridSearchCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000, tol=1e-6)),
-            {"logisticregression__C": np.logspace(-5, 2, 8)},
-            scoring="neg_log_loss",
-            cv=folds,
-        ).fit(X[split.train], labels[split.train])
+        search = grid_search(X, labels, split, folds)
         assert row["regularisation"] == pytest.approx(search.best_params_["logisticregression__C"])
         predicted, truth = search.predict(X[split.test]), labels[split.test]
         probability = search.predict_proba(X[split.test])
@@ -148,6 +143,42 @@ def test_groups_stay_together_and_widen_the_interval():
     assert g["n_groups_test"] == pytest.approx(8, abs=3)
     assert pd.isna(p["group"])
     assert g["ci_high"] - g["ci_low"] > 1.5 * (p["ci_high"] - p["ci_low"])
+
+
+def test_a_split_that_leaks_says_so_in_the_table_the_terminal_and_the_picture():
+    from probekit.report import layer_tables
+    from probekit.report.figure import _groups
+
+    states, labels = made_up(n=150)
+    group = Column("doc", np.array([f"d{i % 10}" for i in range(150)], dtype=object))
+    own = Column("split", np.array(["train", "train", "dev", "test"], dtype=object)[np.arange(150) % 4])
+    leaking = ask(states, classes(labels), groups=group, split=own).table
+    clean = ask(states, classes(labels), groups=group).table
+    assert set(leaking["n_groups_crossing"]) == {10}
+    assert set(clean["n_groups_crossing"]) == {0}
+    shown = {}
+    for name, table in (("leaking", leaking), ("clean", clean)):
+        console = Console(file=io.StringIO(), width=120)
+        for part in layer_tables(table):
+            console.print(part)
+        shown[name] = console.file.getvalue()
+    assert "LEAK: 10 groups of doc are in more than one part" in shown["leaking"]
+    assert "2 groups of doc in the test, none elsewhere" in shown["clean"]
+    assert _groups(leaking.iloc[0], ["group"]) == ["doc leaking"]
+    assert _groups(clean.iloc[0], ["group"]) == ["new doc"]
+
+
+def test_seeds_that_change_nothing_and_the_worst_of_several_splits():
+    states, labels = made_up(n=150)
+    own = Column("split", np.array(["train", "train", "train", "dev", "test"], dtype=object)[np.arange(150) % 5])
+    warned = ask(states, classes(labels), split=own, seeds=(0, 1)).warnings
+    assert warned == ("the 2 seeds divide the rows alike: the data's own split leaves nothing to chance",)
+    texts = [f"text {i % 75}" for i in range(150)]
+    several = ask(states, classes(labels), texts=texts, seeds=(0, 1, 2))
+    (text,) = [text for text in several.warnings if "also occur in train" in text]
+    most = max(split["n_duplicate"] for split in several.details["splits"])
+    assert text.startswith(f"{most} of 30 test texts")
+    assert text.endswith("(the worst of 3 splits)")
 
 
 def test_the_control_task_shows_what_a_probe_can_memorise():

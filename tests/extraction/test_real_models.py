@@ -12,6 +12,7 @@ import transformers
 from probekit import extract
 from probekit.api import preparing
 from probekit.models import backbone as backbone_module
+from tests.numpy_poolings import NUMPY_POOLINGS
 from tests.packaged import minilm, smollm2
 
 TEXTS = [
@@ -24,13 +25,6 @@ TEXTS = [
     "x",
     'He said: "no", and left.',
 ] * 2
-POOLINGS = {
-    "mean": lambda h: h.mean(0),
-    "last": lambda h: h[-1],
-    "first": lambda h: h[0],
-    "max": lambda h: h.max(0),
-    "mean_skip_first": lambda h: h[1:].mean(0) if len(h) > 1 else h[0],
-}
 TOLERANCE = 2e-5  # of the layer's largest value, in float32
 
 
@@ -85,7 +79,7 @@ def test_every_cached_layer_equals_hidden_states_pooled_by_numpy(loaded, data, t
     expected = independent(model, tokenizer)
     monkeypatch.setattr(tokenizer, "padding_side", side)
     cache = extract(
-        path, data, out=tmp_path / "c.h5", dtype="float32", pooling=",".join(POOLINGS), batch_tokens=40, threads=1
+        path, data, out=tmp_path / "c.h5", dtype="float32", pooling=",".join(NUMPY_POOLINGS), batch_tokens=40, threads=1
     )
     assert cache.ids.tolist() == [f"row{i}" for i in range(len(TEXTS))]
     assert cache.texts == TEXTS
@@ -93,7 +87,7 @@ def test_every_cached_layer_equals_hidden_states_pooled_by_numpy(loaded, data, t
     assert cache.layers == tuple(range(len(expected[0])))
     for layer in cache.layers:
         scale = max(np.abs(states[layer]).max() for states in expected)
-        for name, pool in POOLINGS.items():
+        for name, pool in NUMPY_POOLINGS.items():
             want = np.stack([pool(states[layer]) for states in expected])
             np.testing.assert_allclose(
                 cache.layer(layer, pooling=name), want, rtol=0, atol=TOLERANCE * scale, err_msg=f"{name} {layer}"

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from probekit.pooling import POOLINGS
-
-PLAIN = {
-    "mean": lambda h: h.mean(0),
-    "last": lambda h: h[-1],
-    "first": lambda h: h[0],
-    "max": lambda h: h.max(0),
-    "mean_skip_first": lambda h: h[1:].mean(0) if len(h) > 1 else h[0],
-}
+from tests.numpy_poolings import NUMPY_POOLINGS
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -28,7 +21,7 @@ def test_equals_numpy(name, data):
     hidden = data.draw(arrays.arrays(np.float32, (sum(lengths), 3), elements=floats))
     got = POOLINGS[name](torch.from_numpy(hidden), torch.tensor(lengths)).numpy()
     parts = np.split(hidden.astype(np.float64), np.cumsum(lengths)[:-1])
-    np.testing.assert_allclose(got, [PLAIN[name](part) for part in parts], rtol=1e-5, atol=0.02)
+    np.testing.assert_allclose(got, [NUMPY_POOLINGS[name](part) for part in parts], rtol=1e-5, atol=0.02)
 
 
 def test_mean_skip_first_differs_from_mean_by_the_first_token_alone():
@@ -40,4 +33,4 @@ def test_mean_skip_first_differs_from_mean_by_the_first_token_alone():
 
 
 def test_the_registry_is_complete():
-    assert set(PLAIN) == set(POOLINGS)
+    assert set(NUMPY_POOLINGS) == set(POOLINGS)

@@ -53,6 +53,12 @@ def make_layout(n, *, window=4, layers=(0, 1, 2), poolings=("mean", "last"), dty
     )
 
 
+def begin(path, layout, **options):
+    spec = options.pop("spec", SPEC)
+    examples = options.pop("examples", None) or make_examples(len(layout.n_tokens))
+    return open_writer(path, spec=spec, provenance={}, layout=layout, examples=examples, **options)
+
+
 def make_states(layout: CacheLayout, index: int, *, scale: float = 1.0, split_batches: int = 0) -> WindowStates:
     """States that depend on the window alone, as a model's do."""
     start, stop = layout.windows[index]
