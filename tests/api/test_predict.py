@@ -15,9 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from probekit import extract, open_cache
 from probekit.api.predict import predict, save_probes
 from probekit.api.probe import ProbeOptions, run_probes
+from probekit.api.reading import read_states
 from probekit.cli import run
 from probekit.errors import ModelError, SpecError
+from probekit.models import locate
 from probekit.probes.saved import card_path, load_probe, save_probe
+from probekit.spec import Silent
 from tests.tiny import save_tiny_bert
 
 
@@ -200,3 +203,23 @@ def test_probes_are_replaced_only_when_asked(fitted, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert run([*command, "--overwrite"]) == 0
     assert all(path.stat().st_mtime_ns > stamp for path, stamp in stamps.items())
+
+
+def test_states_are_rounded_as_the_cache_rounded_them(fitted, tiny_model):
+    cache_path, done, paths = fitted
+    card = load_probe(paths[0]).card
+    with open_cache(cache_path) as cache:
+        texts = cache.texts
+        states = read_states(
+            locate(tiny_model), texts, card=card, device="cpu", threads=1, trust_remote_code=False, listener=Silent()
+        )
+        stored = cache.layer(card["layer"], card["pooling"])
+    dtype = done.chosen[0][1]["store_dtype"]
+    kept = {"float16": lambda x: x.astype(np.float16).astype(np.float32), "bfloat16": upper_bits}
+    np.testing.assert_array_equal(kept.get(dtype, lambda x: x)(states), states)
+    np.testing.assert_allclose(states, stored.astype(np.float32), atol=2e-2 if dtype == "bfloat16" else 2e-3)
+
+
+def upper_bits(x):
+    """float32 values cut to bfloat16's 16 bits."""
+    return (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)

@@ -10,11 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, r2_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
+from probekit.evaluate import Question
+from probekit.evaluate.baselines import TextTask, text_score
+from probekit.evaluate.run import plan_fits
 from probekit.report import table_csv
 from probekit.spec import TABLE_COLUMNS
 from probekit.splits import Column, inner_folds, make_splits
@@ -264,3 +270,34 @@ def test_what_can_not_be_evaluated_says_so():
     states[1][7, 3] = np.nan
     with pytest.raises(InputError, match="layer 1: probes need finite hidden states"):
         ask(states, classes(labels))
+
+
+def test_inner_folds_keep_groups_together():
+    """Trap: C chosen with rows of one document on both sides."""
+    _, labels = made_up(n=120)
+    groups = Column("document", np.repeat(np.arange(30), 4))
+    fits = plan_fits(classes(labels), Question(ids=np.arange(120).astype(str).astype(object), groups=groups))
+    for fit in fits:
+        of_rows = groups.values[fit.split.train]
+        assert len(fit.folds) > 1
+        assert all(not set(of_rows[learnt]) & set(of_rows[held]) for learnt, held in fit.folds)
+
+
+def test_the_text_baseline_is_that_of_scikit_learns_grid_search():
+    """Trap: words of the held-out rows known while C is chosen."""
+    rng = np.random.default_rng(2)
+    labels = np.array(["a", "b"], dtype=object)[rng.integers(0, 2, 150)]
+    words = [f"w{int(k)}" for k in rng.zipf(1.3, 2000) % 400]
+    texts = [" ".join(rng.choice(words, 6)) + (" yes" if y == "a" and rng.random() < 0.4 else "") for y in labels]
+    (fit,) = plan_fits(classes(labels), Question(ids=np.arange(150).astype(str).astype(object), texts=texts))
+    tfidf = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+")
+    search = GridSearchCV(
+        make_pipeline(tfidf, LogisticRegression(max_iter=1000)),
+        {"logisticregression__C": [0.1, 1.0, 10.0, 100.0, 1000.0]},
+        scoring="neg_log_loss",
+        cv=fit.folds,
+    ).fit([texts[i] for i in fit.split.train], labels[fit.split.train])
+    test = fit.split.test
+    assert text_score(TextTask(texts, fit)) == pytest.approx(
+        np.mean(search.predict([texts[i] for i in test]) == labels[test])
+    )

@@ -163,3 +163,19 @@ def test_an_error_of_the_sink_comes_through(model):
 
     with pytest.raises(OSError, match="disk full"):
         run_all(prepared(model), Full(plan_of(ROWS)))
+
+
+def test_a_window_that_could_not_be_written_ends_the_run(model):
+    """Writing goes on in the background: an error there must not get lost when the next window is ready."""
+
+    class Full(Kept):
+        def write_window(self, states):
+            if states.index == 0:
+                raise OSError("no space left")
+            super().write_window(states)
+
+    sink = Full(plan_of(ROWS))
+    assert len(sink.plan.windows) > 2
+    with pytest.raises(OSError, match="no space left"):
+        run_all(prepared(model), sink)
+    assert 2 not in sink.windows

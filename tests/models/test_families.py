@@ -232,6 +232,8 @@ def test_attention_and_mlp_add_up_to_the_residual_stream(name):
             copy.deepcopy(model), device=torch.device("cpu"), dtype="float32", dtype_reason="", site=site
         )
         assert not backbone.stack.final_norm
+        if not name.startswith("gemma"):  # whose part is a norm after it
+            assert ("att" in type(backbone.stack.blocks[0]).__name__.lower()) == (site == "attention")
         parts[site] = read(backbone, TEXTS, (1, 2, 3))
     for layer in (1, 2):  # the last one has the final norm in hidden_states
         for i, states in enumerate(expected):

@@ -109,3 +109,9 @@ def test_what_is_refused(rows):
         fit_probe("knn", X, y, folds=[], seed=0)
     with pytest.raises(SpecError, match="float32 or float64; got float16"):
         fit_probe("lda", X.astype(np.float16), y, folds=[], seed=0)
+
+
+def test_knn_asks_no_more_neighbours_than_a_fold_has_rows():
+    X, y = np.arange(12.0)[:, None], np.array(["a", "b"] * 6)
+    folds = [(np.arange(6), np.arange(6, 12)), (np.arange(6, 12), np.arange(6))]
+    assert fit_probe("knn", X, y, folds=folds, seed=0).grid == (1.0, 3.0, 5.0)
