@@ -14,7 +14,7 @@ from probekit.errors import InputError, SpecError
 
 MAX_WORDS = 20_000
 
-CONTROLS: tuple[str, ...] = ("shuffled", "length", "conditional", "mdl")
+CONTROLS: tuple[str, ...] = ("shuffled", "length", "conditional", "mdl", "random")
 """What can be asked for beside the baselines that every table has."""
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.api.probe import ProbeRun
-from probekit.errors import InputError, ModelError, SpecError
-from probekit.models.source import ModelSource, locate
+from probekit.api.same_model import same_model
+from probekit.errors import InputError, SpecError
 from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, save_probe
 from probekit.report.files import plain_value
 from probekit.spec import ChosenProbe, Json, Listener, Silent
@@ -97,7 +97,7 @@ def predict(
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"text {i + 1}", "must not be empty", repr(text))
-    source = _same_model(saved.card, model)
+    source = same_model(saved.card["cache"], model)
     from probekit.api.reading import read_states  # here, because it loads torch
 
     states = read_states(
@@ -119,24 +119,6 @@ def _check_card(card: Json, probe: Path) -> None:
     missing += list(MODEL_FIELDS) if not isinstance(cache, dict) else [f for f in MODEL_FIELDS if f not in cache]
     if missing:
         raise SpecError(f"card {card_path(probe)}", "must say what the probe was fitted on", f"no {', '.join(missing)}")
-
-
-def _same_model(card: Json, model: str | os.PathLike[str] | None) -> ModelSource:
-    cache = card["cache"]
-    if model is not None:
-        source = locate(os.fspath(model))
-    else:
-        revision = str(cache["revision"])
-        if revision.startswith("sha256:"):
-            message = f"the probe was fitted on a local model ({cache['model']}); say where it is with --model"
-            raise ModelError("--model", message)
-        source = locate(str(cache["model"]), revision=revision)
-    for field, found in (("revision", source.revision), ("tokenizer", source.tokenizer_hash)):
-        if found != cache[field]:
-            raise ModelError(
-                f"model {source.name}", f"must have the probe's {field} {cache[field][:19]}…", f"{found[:19]}…"
-            )
-    return source
 
 
 def _answer(saved: SavedProbe, states: NDArray[np.float32]) -> Prediction:

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 from joblib.externals.loky import ProcessPoolExecutor
 
+from probekit.api.random_model import random_model_cache
 from probekit.controls import control_names
 from probekit.errors import SpecError
-from probekit.evaluate import Origin, Question, StateSource, evaluate
+from probekit.evaluate import Origin, Question, StateSource, evaluate, plan_fits
 from probekit.models.layers import parse_layers
-from probekit.spec import ChosenProbe, Evaluation, Json, Listener
+from probekit.spec import ChosenProbe, Evaluation, Json, Listener, Silent
 from probekit.splits import DEFAULT_FRACTION, Column, read_target
 from probekit.store import Cache, open_cache
 
@@ -61,6 +62,7 @@ def probe_layers(
     seeds: int = 1,
     controls: bool | str = False,
     random_cache: Cache | str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | None = None,
     jobs: int = 1,
 ) -> pd.DataFrame:
     """Fit a probe on every layer of a cache: the layer table, one row per target x pooling x layer x probe.
@@ -69,8 +71,9 @@ def probe_layers(
     ridge for numbers. ``split``: the column that says train, dev or test, or the fraction of rows for the test; by
     default the column ``split`` if there is one, else 0.2, stratified. ``group``: a column; no group is on both sides.
     ``task``: "auto", "classification" or "regression". ``seeds``: how many random splits. ``controls``: True for all,
-    or names, comma-separated, of "shuffled", "length", "conditional" and "mdl". ``random_cache``: the same texts read
-    by the same model with random weights, to be probed alike. ``jobs``: processes.
+    or names, comma-separated, of "shuffled", "length", "conditional", "mdl" and "random". ``random_cache``: the same
+    texts read by the same model with random weights, to be probed alike; without it the control "random" makes one
+    beside the cache, for which ``model`` says where a local model is. ``jobs``: processes.
 
     Hyper-parameters are chosen on the training rows, the best layer (``selected``) on the validation rows; ``score``
     is of the test rows. What a careful reader must know comes as a ``ProbekitWarning``.
@@ -91,6 +94,7 @@ def probe_layers(
             controls=controls,
         ),
         random_cache=random_cache,
+        model=model,
         jobs=jobs,
     )
     for text in run.warnings:
@@ -118,6 +122,7 @@ def run_probes(
     *,
     options: ProbeOptions,
     random_cache: Cache | str | os.PathLike[str] | None = None,
+    model: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     listener: Listener | None = None,
 ) -> ProbeRun:
@@ -126,9 +131,19 @@ def run_probes(
         raise SpecError("--random-cache", "is of one cache; probe each of several by itself", f"{len(caches)} caches")
     check_run(targets, options, jobs)
     started = time.time()
-    with opened_caches(caches) as opened, opened_caches([] if random_cache is None else [random_cache]) as random:
+    listener = listener or Silent()
+    with ExitStack() as closing:
+        opened = closing.enter_context(opened_caches(caches))
+        random = closing.enter_context(opened_caches([] if random_cache is None else [random_cache]))
         # All mistakes are found before the work begins.
         asked = [prepare(cache, targets, options, random=random[0] if random else None) for cache in opened]
+        for _, read, question in asked:
+            for target in read:
+                plan_fits(target, question)
+        if not random and "random" in control_names(options.controls):
+            made = [random_model_cache(cache, model=model, threads=jobs, listener=listener) for cache in opened]
+            random = [closing.enter_context(cache) for cache in made]
+            asked = [prepare(cache, targets, options, random=r) for cache, r in zip(opened, random, strict=True)]
         with workers(jobs) as executor:
             done = [
                 evaluate(sources, read, question, origin=origin_of(cache), executor=executor, listener=listener)
@@ -139,8 +154,8 @@ def run_probes(
         chosen = tuple((c, cache.spec) for cache, part in zip(opened, done, strict=True) for c in part.chosen)
         classes = pd.concat([evaluation.classes for evaluation in done], ignore_index=True)
         record = _record(opened, done, options, started=started)
-        if random:
-            record["random_cache"] = {"file": random[0].path.name, "fingerprint": random[0].fingerprint}
+        for part, cache in zip(record["caches"], random, strict=False):
+            part["random_cache"] = {"file": cache.path.name, "fingerprint": cache.fingerprint}
         return ProbeRun(table, found, record, chosen, classes)
 
 

@@ -33,10 +33,13 @@ def probe(
     seeds: Annotated[int, typer.Option(help="How many random splits.")] = 1,
     controls: Annotated[bool, typer.Option("--controls", help="Every control that applies; see --control.")] = False,
     control: Annotated[
-        str | None, typer.Option(help="Some of them, with commas: shuffled, length, conditional, mdl.")
+        str | None, typer.Option(help="Some of them, with commas: shuffled, length, conditional, mdl, random.")
     ] = None,
     random_cache: Annotated[
-        Path | None, typer.Option(help="The same texts read with --random-seed, to be probed alike.")
+        Path | None, typer.Option(help="The same texts read with --random-seed. [default: made by --control random]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Where the model is, for --control random, if not on the hub.")
     ] = None,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Precision, recall and F1 by class too; OUT.classes.csv.")
@@ -102,6 +105,7 @@ def probe(
             targets,
             options=options,
             random_cache=random_cache,
+            model=model,
             jobs=jobs,
             listener=bars,
         )

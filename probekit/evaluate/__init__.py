@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from probekit.evaluate.health import feature_health
 from probekit.evaluate.question import Question, StateSource
-from probekit.evaluate.run import evaluate
+from probekit.evaluate.run import evaluate, plan_fits
 from probekit.evaluate.shots import MTEB, Shots, few_shots
 from probekit.evaluate.table import Origin
 
-__all__ = ["MTEB", "Origin", "Question", "Shots", "StateSource", "evaluate", "feature_health", "few_shots"]
+__all__ = ["MTEB", "Origin", "Question", "Shots", "StateSource", "evaluate", "feature_health", "few_shots", "plan_fits"]

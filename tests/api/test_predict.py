@@ -83,9 +83,9 @@ def test_only_blocks_up_to_the_layer_run(fitted, tiny_model, monkeypatch):
 def test_another_model_is_refused(fitted, tmp_path):
     _, _, paths = fitted
     other = save_tiny_bert(tmp_path / "tiny-bert", seed=5)
-    with pytest.raises(ModelError, match="must have the probe's revision"):
+    with pytest.raises(ModelError, match="must be the one that was read, with revision"):
         predict(paths[0], ["good"], model=other)
-    with pytest.raises(ModelError, match="say where it is with --model"):
+    with pytest.raises(ModelError, match=r"--model: the states are of a local model .*; say where it is"):
         predict(paths[0], ["good"])
 
 

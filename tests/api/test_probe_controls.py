@@ -11,7 +11,7 @@ import pytest
 
 from probekit import extract, open_cache, probe_layers
 from probekit.cli import run
-from probekit.errors import SpecError
+from probekit.errors import ModelError, SpecError
 from tests.tiny import save_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::probekit.ProbekitWarning")
@@ -48,8 +48,8 @@ def test_function_and_command_give_the_same_controls(folder, capsys):
         np.testing.assert_allclose(written[column], table[column].astype(float), rtol=1e-5)
     record = json.loads(out.with_suffix(".json").read_text())
     with open_cache(folder / "random.h5") as random:
-        assert record["random_cache"] == {"file": "random.h5", "fingerprint": random.fingerprint}
-    assert record["options"]["controls"] == ["shuffled", "length", "conditional", "mdl"]
+        assert record["caches"][0]["random_cache"] == {"file": "random.h5", "fingerprint": random.fingerprint}
+    assert record["options"]["controls"] == ["shuffled", "length", "conditional", "mdl", "random"]
 
 
 def test_some_controls_by_name(folder):
@@ -100,3 +100,30 @@ def test_per_class_table_is_printed_and_written(folder, capsys):
     out.with_suffix(".json").unlink()
     assert run(["probe", cache, "--jobs", "1", "--target", "label", "--per-class", "--out", str(out)]) == 2
     assert "byclass.classes.csv: exists already" in capsys.readouterr().err
+
+
+def test_the_random_model_is_made_on_demand_and_kept(folder, tiny_model, tmp_path, capsys):
+    shutil.copy(folder / "cache.h5", tmp_path / "mine.h5")
+    made = tmp_path / "mine.random.h5"
+    with pytest.raises(ModelError, match=r"states are of a local model .*; say where it is"):
+        probe_layers(tmp_path / "mine.h5", "label", controls="random")
+    with pytest.raises(SpecError, match="--probe nope"):
+        probe_layers(tmp_path / "mine.h5", "label", probe="nope", controls="random", model=tiny_model)
+    assert not made.exists()
+    table = probe_layers(tmp_path / "mine.h5", "label", controls="random", model=tiny_model)
+    extract(tiny_model, folder / "train.tsv", out=tmp_path / "by hand.h5", random_seed=0).close()
+    with open_cache(made) as random, open_cache(tmp_path / "by hand.h5") as by_hand:
+        assert random.fingerprint == by_hand.fingerprint
+        np.testing.assert_array_equal(random.layer(2), by_hand.layer(2))
+    assert table["random_model"].tolist() == probe_layers(made, "label")["score"].tolist()
+    stamp = made.stat().st_mtime_ns
+    command = ["probe", str(tmp_path / "mine.h5"), "--target", "label", "--jobs", "1", "--model", str(tiny_model)]
+    assert run([*command, "--control", "random"]) == 0
+    assert "mine.random.h5" in capsys.readouterr().err
+    assert made.stat().st_mtime_ns == stamp
+
+
+def test_the_random_model_needs_texts(folder, tiny_model, tmp_path):
+    extract(tiny_model, folder / "train.tsv", out=tmp_path / "bare.h5", store_text=False).close()
+    with pytest.raises(SpecError, match="--control random: needs the texts"):
+        probe_layers(tmp_path / "bare.h5", "label", controls="random", model=tiny_model)

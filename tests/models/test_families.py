@@ -264,6 +264,14 @@ def test_attention_and_mlp_before_the_norms_of_bert(name):
             assert torch.allclose(second(middle + parts["mlp"][layer][i]), states[layer], atol=2e-5)
 
 
+def test_the_attention_is_what_runs_first_whatever_stands_first_in_the_code():
+    model = build("gpt-neox")  # whose attention and MLP run side by side
+    for block in model.layers:
+        block._modules["attention"] = block._modules.pop("attention")
+    backbone = prepare(model, device=torch.device("cpu"), dtype="float32", dtype_reason="", site="attention")
+    assert "attention" in type(backbone.stack.blocks[0]).__name__.lower()
+
+
 @pytest.mark.parametrize("name", ["bert", "llama", "gpt-neox"])
 def test_sites_are_found_in_bfloat16_too(name):
     model = build(name).bfloat16()

@@ -1,0 +1,59 @@
+"""The same texts read by the same model with random weights: a control, in a cache of its own beside the first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from probekit.api.extract import run_job
+from probekit.api.request import Handling, Job, Request, known_fields
+from probekit.api.same_model import same_model
+from probekit.errors import SpecError
+from probekit.spec import Examples, Listener
+from probekit.store import Cache
+
+SEED = 0
+
+
+def random_path(cache: Path) -> Path:
+    """Where the random model's states are kept: ``reviews.random.h5`` beside ``reviews.h5``."""
+    return cache.with_name(f"{cache.stem}.random{cache.suffix}")
+
+
+def random_model_cache(
+    cache: Cache, *, model: str | os.PathLike[str] | None, threads: int, listener: Listener
+) -> Cache:
+    """Extract what ``cache`` holds once more, with weights drawn anew (seed 0), or open what was made before.
+
+    ``model``: where the model is, if not on the hub; only its config and tokenizer matter, but it must be the same.
+
+    Raises SpecError where the texts were not stored, ModelError for another model or one that is not found, and
+    StaleCacheError for a file of that name made from something else.
+    """
+    if not cache.spec["store_text"]:
+        raise SpecError("--control random", f"needs the texts, which {cache.path.name} was made without")
+    spec = cache.spec
+    source = same_model(spec, model)
+    examples = Examples(
+        source=str(cache.provenance.get("dataset", "")),
+        text_column=str(cache.provenance.get("text_column", "")),
+        texts=cache.texts,
+        ids=cache.ids,
+        columns={name: cache.column(name) for name in cache.columns},
+    )
+    request = Request(
+        layers=",".join(map(str, cache.layers)),
+        pooling=cache.poolings,
+        random_seed=SEED,
+        **{name: spec[name] for name in SHARED},
+    )
+    listener.note(f"{random_path(cache.path).name}: the same texts read by {source.name} with random weights")
+    job = Job(source, examples, request, known_fields(request, source, examples))
+    return run_job(job, random_path(cache.path), handling=Handling(threads=threads), listener=listener)
+
+
+SHARED = (
+    *("max_length", "device", "dtype", "store_dtype", "batch_tokens"),
+    *("prompt", "chat_template", "pool_over", "side", "site", "quantize"),
+)
+"""What of the cache's spec is a field of the request by the same name."""
