@@ -44,6 +44,11 @@ def majority_class(train: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return np.full(n, np.argmax(np.bincount(train)), dtype=np.int64)
 
 
+def common_labels(train: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """The labels that more than half of the rows of ``train`` (n_train, n_labels) have, (n, n_labels)."""
+    return np.tile((train.mean(axis=0) > 0.5).astype(np.int64), (n, 1))
+
+
 def mean_value(train: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     """The mean of ``train``, (n,) times."""
     return np.full(n, train.mean())

@@ -23,9 +23,11 @@ Json = dict[str, Any]
 class Examples:
     """Labelled texts in the order of the input (what ``inputs`` returns).
 
-    ``texts``: n strings, none empty. ``ids``: (n,) object array of unique strings.
-    ``columns``: every other scalar column by name, each (n,) of dtype int64, float64 (NaN: missing), bool or object
-    (str; an empty string: missing). ``source``: the data as the user named it. ``text_column``: where the texts were.
+    ``texts``: n strings, none empty. ``ids``: (n,) object array of unique strings. ``columns``: every other column by
+    name, each (n,) of dtype int64, float64 (NaN: missing), bool or object (str; an empty string: missing; a list is
+    JSON text). ``source``: the data as the user named it. ``text_column``: where the texts were. ``words``: for data
+    that come as words (CoNLL files, a list column as text): the words of each example, whose texts are these words with
+    single spaces between.
     """
 
     source: str
@@ -33,6 +35,7 @@ class Examples:
     texts: list[str]
     ids: NDArray[np.object_]
     columns: Mapping[str, NDArray[Any]]
+    words: list[list[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -140,7 +143,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     *("regularisation", "grid_edge", "converged", "n_train", "n_val", "n_test", "n_classes", "group"),
     *("n_groups_test", "n_duplicate", "n_truncated", "seeds", "max_abs"),
     *("length_baseline", "conditional", "mdl_bits", "compression", "random_model", "p_vs_best"),
-    "n_groups_crossing",
+    *("n_groups_crossing", "micro_f1"),
 )
 """The columns of the layer table in their order; one that does not apply to a row is empty."""
 
@@ -178,7 +181,7 @@ class ChosenProbe:
     """The fitted probe of the layer that was best on validation, of the first seed, to be kept and used.
 
     ``estimator``: scikit-learn's, fitted on training rows. ``row``: its row of the table. ``test``: (n_test,) positions
-    of the test rows in the cache; ``predicted``: (n_test,) its answers there.
+    of the test rows in the cache; ``predicted``: (n_test,) its answers there. ``classes``: all labels, if any.
     """
 
     target: str
@@ -190,6 +193,7 @@ class ChosenProbe:
     row: Json
     test: NDArray[np.int64]
     predicted: NDArray[Any]
+    classes: tuple[Any, ...]
 
 
 @dataclass(frozen=True)

@@ -47,15 +47,16 @@ def extract(
 ) -> Cache:
     """Run every text of ``data`` through the frozen ``model`` and keep the pooled states of its layers in ``out``.
 
-    ``model``: Hugging Face id, folder or ``.gguf`` file. ``data``: one or more files (``.csv .tsv .jsonl .parquet``) or
-    Hugging Face dataset ids; ``text``: the column to read; ``split``: which splits of a hub dataset. ``layers``:
-    ``"all"``, ``"0,4,8"``, ``"0:12:2"`` or ``"-1"``. ``pooling``: names of ``probekit.pooling.POOLINGS``, by default
-    ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder. None and "auto" mean "as is best here".
-    ``prompt``: a template with ``{text}`` in it; ``chat_template``: the model's own around that. ``pool_over``:
-    ``"all"`` tokens, or those of the ``"text"`` alone, without prompt and special tokens. ``tokens``: keep the states
-    of every token, in ``token_dtype``. ``side``: of an encoder-decoder model. ``site``: "block" for the residual
-    stream, or what the "attention" or the "mlp" of each block adds to it. ``random_seed``: weights drawn anew, as a
-    control. ``quantize``: "8bit" or "4bit" weights, where bitsandbytes is installed.
+    ``model``: Hugging Face id, folder or ``.gguf`` file. ``data``: one or more files (``.csv .tsv .jsonl .parquet
+    .conll .conllu``) or Hugging Face dataset ids; ``text``: the column to read; ``split``: which splits of a hub
+    dataset. ``layers``: ``"all"``, ``"0,4,8"``, ``"0:12:2"`` or ``"-1"``. ``pooling``: names of
+    ``probekit.pooling.POOLINGS``, by default ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder.
+    None and "auto" mean "as is best here". ``prompt``: a template with ``{text}`` in it; ``chat_template``: the model's
+    own around that. ``pool_over``: ``"all"`` tokens, or those of the ``"text"`` alone, without prompt and special
+    tokens. ``tokens``: keep the states of every token, in ``token_dtype``. ``side``: of an encoder-decoder model.
+    ``site``: "block" for the residual stream, or what the "attention" or the "mlp" of each block adds to it.
+    ``random_seed``: weights drawn anew, as a control. ``quantize``: "8bit" or "4bit" weights, where bitsandbytes is
+    installed.
 
     A finished cache made from the same things is opened at once; an unfinished one is gone on with, and its bytes are
     then those of an undisturbed run. Returns the finished cache, open.

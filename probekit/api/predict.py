@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from probekit.api.probe import ProbeRun
 from probekit.api.same_model import same_model
 from probekit.errors import InputError, SpecError
+from probekit.evaluate import label_probability
 from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, save_probe
 from probekit.report.files import plain_value
 from probekit.spec import ChosenProbe, Json, Listener, Silent
+from probekit.splits import label_lists
 
 MODEL_FIELDS = (
     *("model", "revision", "tokenizer", "max_length", "dtype", "batch_tokens", "store_dtype"),
@@ -25,13 +27,20 @@ MODEL_FIELDS = (
 """What of a cache's spec a prediction must repeat."""
 
 
+CARD_FIELDS = (("task", str), ("pooling", str), ("layer", int), ("labels", list))
+"""What a prediction needs of the card beside them."""
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """Answers for n texts: ``labels`` (n,); ``probability`` (n, n_classes) in the order of ``classes``, or None."""
+    """Answers for n texts: ``labels`` (n,); ``probability`` (n, n_classes) in the order of ``classes``, or None.
+
+    Where a text may have several labels, each of ``labels`` is a list of them.
+    """
 
     labels: NDArray[Any]
     classes: tuple[Any, ...]
-    probability: NDArray[np.float64] | None
+    probability: NDArray[np.floating] | None
 
 
 def check_probe_folder(folder: Path, *, overwrite: bool) -> None:
@@ -69,7 +78,7 @@ def _card(chosen: ChosenProbe, spec: Json) -> Json:
         "probe": chosen.probe,
         "pooling": chosen.pooling,
         "layer": chosen.layer,
-        "labels": [plain_value(label) for label in getattr(chosen.estimator, "classes_", ())],
+        "labels": [plain_value(label) for label in chosen.classes],
         "cache": {name: spec[name] for name in MODEL_FIELDS},
         "scores": {name: plain_value(value) for name, value in chosen.row.items()},
     }
@@ -115,7 +124,7 @@ def predict(
 def _check_card(card: Json, probe: Path) -> None:
     """A card may be anybody's: what a prediction takes from it has to be there, and of its type."""
     cache = card.get("cache")
-    missing = [name for name, kind in (("pooling", str), ("layer", int)) if not isinstance(card.get(name), kind)]
+    missing = [name for name, kind in CARD_FIELDS if not isinstance(card.get(name), kind)]
     missing += list(MODEL_FIELDS) if not isinstance(cache, dict) else [f for f in MODEL_FIELDS if f not in cache]
     if missing:
         raise SpecError(f"card {card_path(probe)}", "must say what the probe was fitted on", f"no {', '.join(missing)}")
@@ -123,6 +132,11 @@ def _check_card(card: Json, probe: Path) -> None:
 
 def _answer(saved: SavedProbe, states: NDArray[np.float32]) -> Prediction:
     estimator = saved.estimator
+    if saved.card["task"] == "multilabel":
+        names = np.array(saved.card["labels"], dtype=np.object_)
+        return Prediction(
+            label_lists(estimator.predict(states), names), tuple(names), label_probability(estimator, states)
+        )
     labels = np.asarray(estimator.predict(states))
     if not hasattr(estimator, "predict_proba"):
         return Prediction(labels, (), None)

@@ -12,7 +12,7 @@ from probekit.errors import SpecError, StoppedError
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model id, local folder or .gguf file.")]
 Data = Annotated[
     list[str],
-    typer.Argument(metavar="DATA...", help=".csv .tsv .jsonl .parquet files, or a Hugging Face dataset id."),
+    typer.Argument(metavar="DATA...", help=".csv .tsv .jsonl .parquet .conll files, or a Hugging Face dataset id."),
 ]
 
 

@@ -86,6 +86,9 @@ def _print(rows: list[Json], *, as_json: bool) -> None:
         for row in rows:
             typer.echo(json.dumps(row, ensure_ascii=False))
         return
+    for row in rows:
+        if isinstance(row["prediction"], list):
+            row["prediction"] = json.dumps(row["prediction"], ensure_ascii=False)
     writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -24,7 +24,7 @@ def probe(
         str | None, typer.Option("--probe", help="Probes, with commas. [default: classes logistic, numbers ridge]")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="Poolings, with commas. [default: all in the cache]")] = None,
-    task: Annotated[str, typer.Option(help="auto, classification or regression.")] = "auto",
+    task: Annotated[str, typer.Option(help="auto, classification, regression or multilabel.")] = "auto",
     split: Annotated[
         str | None,
         typer.Option(help="Column with train, dev, test; or the test fraction. [default: column 'split', else 0.2]"),

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from probekit.evaluate.health import feature_health
+from probekit.evaluate.layer import label_probability
 from probekit.evaluate.question import Question, StateSource
 from probekit.evaluate.run import evaluate, plan_fits
 from probekit.evaluate.shots import MTEB, Shots, few_shots
 from probekit.evaluate.table import Origin
 
-__all__ = ["MTEB", "Origin", "Question", "Shots", "StateSource", "evaluate", "feature_health", "few_shots", "plan_fits"]
+__all__ = [
+    "MTEB",
+    "Origin",
+    "Question",
+    "Shots",
+    "StateSource",
+    "evaluate",
+    "feature_health",
+    "few_shots",
+    "label_probability",
+    "plan_fits",
+]

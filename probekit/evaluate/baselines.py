@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from probekit.controls import length_features, majority_class, mean_value, tfidf_features
-from probekit.evaluate.layer import METRIC, Fit, coded, predict, probe_score
+from probekit.controls import common_labels, length_features, majority_class, mean_value, tfidf_features
+from probekit.evaluate.layer import METRIC, Fit, coded, probe_score
 from probekit.metrics import SCORES
 from probekit.probes.grid_search import mean_over_folds, negative_log_loss, quiet_fit, r_squared
 
 C_GRID = (0.1, 1.0, 10.0, 100.0, 1000.0)
 ALPHA_GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """For rows of length 1, as TF-IDF gives them, without standardising (which would make them dense)."""
+
+
+TRIVIAL: dict[str, Callable[[NDArray[Any], int], NDArray[Any]]] = {
+    "classification": majority_class,
+    "regression": mean_value,
+    "multilabel": common_labels,
+}
+"""What needs no text at all, by task."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +49,24 @@ class LengthTask:
 def trivial_score(fit: Fit) -> float:
     """The test score of always answering the commonest class, or the mean, of the training rows."""
     truth, split = fit.target.truth, fit.split
-    answer = majority_class if fit.target.is_classes else mean_value
+    answer = TRIVIAL[fit.target.task.kind]
     return SCORES[METRIC[fit.target.task.kind]](truth[split.test], answer(truth[split.train], len(split.test)))
 
 
 def text_score(task: TextTask) -> float:
     """The test score of logistic or ridge regression on TF-IDF, its hyper-parameter chosen by the same inner folds.
 
-    Vocabulary and weights are learnt anew in every fold: words that only a held-out text has must be as unknown there
-    as they are in the test part.
+    (One regression for each label, where rows have several.) Vocabulary and weights are learnt anew in every fold:
+    words that only a held-out text has must be as unknown there as they are in the test part.
     """
-    fit, train = task.fit, task.fit.split.train
-    candidates = _candidates(fit)
+    fit, test = task.fit, task.fit.split.test
     with threadpool_limits(1):
-        scores = [_fold_scores(task, train[learnt], train[held], candidates) for learnt, held in fit.folds]
-        best = candidates[int(np.argmax(mean_over_folds("text", np.array(scores).T)))]
-        X = tfidf_features(task.texts, train)
-        quiet_fit(best, X[train], fit.labels[train])
-        predicted = predict(best, X[fit.split.test], fit.target)
+        if fit.target.task.kind == "multilabel":
+            predicted = np.column_stack([_text_answers(task, column) for column in fit.labels.T])
+        else:
+            predicted = coded(_text_answers(task, fit.labels), fit.target)
     truth = coded(fit.labels, fit.target)
-    return SCORES[METRIC[fit.target.task.kind]](truth[fit.split.test], predicted)
+    return SCORES[METRIC[fit.target.task.kind]](truth[test], predicted)
 
 
 def length_score(task: LengthTask) -> float:
@@ -69,23 +75,28 @@ def length_score(task: LengthTask) -> float:
         return probe_score(length_features(task.n_tokens), task.fit)
 
 
-def _candidates(fit: Fit) -> list[BaseEstimator]:
-    if fit.target.is_classes:
+def _text_answers(task: TextTask, labels: NDArray[Any]) -> NDArray[Any]:
+    """(n_test,) predictions, of ``labels`` (n,)."""
+    numbers, train, test = task.fit.target.task.kind == "regression", task.fit.split.train, task.fit.split.test
+    if not numbers and len(np.unique(labels[train])) < 2:
+        return np.full(len(test), labels[train][0])
+    candidates = _candidates(numbers=numbers)
+    score = r_squared if numbers else negative_log_loss
+    found = []
+    for learnt, held in ((train[a], train[b]) for a, b in task.fit.folds):
+        if numbers or len(np.unique(labels[learnt])) > 1:
+            X = tfidf_features(task.texts, learnt)
+            fitted = [clone(candidate) for candidate in candidates]
+            for candidate in fitted:
+                quiet_fit(candidate, X[learnt], labels[learnt])
+            found.append([score(candidate, X[held], labels[held]) for candidate in fitted])
+    best = candidates[int(np.argmax(mean_over_folds("text", np.array(found).T)))] if found else candidates[0]
+    X = tfidf_features(task.texts, train)
+    quiet_fit(best, X[train], labels[train])
+    return np.asarray(best.predict(X[test]))
+
+
+def _candidates(*, numbers: bool) -> list[BaseEstimator]:
+    if not numbers:
         return [LogisticRegression(C=C, max_iter=1000) for C in C_GRID]
     return [Ridge(alpha=alpha) for alpha in ALPHA_GRID]
-
-
-def _fold_scores(
-    task: TextTask, learnt: NDArray[np.int64], held: NDArray[np.int64], candidates: list[BaseEstimator]
-) -> list[float]:
-    """The held-out score of each candidate; NaN where a fold has one class only."""
-    labels = task.fit.labels
-    if task.fit.target.is_classes and len(np.unique(labels[learnt])) < 2:
-        return [float("nan")] * len(candidates)
-    X = tfidf_features(task.texts, learnt)
-    score = negative_log_loss if task.fit.target.is_classes else r_squared
-    found = []
-    for candidate in candidates:
-        quiet_fit(candidate, X[learnt], labels[learnt])
-        found.append(score(candidate, X[held], labels[held]))
-    return found

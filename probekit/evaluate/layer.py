@@ -14,11 +14,11 @@ from threadpoolctl import threadpool_limits
 from probekit.errors import InputError
 from probekit.evaluate.geometry import mean_pair_cosine
 from probekit.evaluate.mdl import probe_code_bits
-from probekit.metrics import SCORES, classification_metrics, regression_metrics
-from probekit.probes import FittedProbe, Folds, fit_probe
+from probekit.metrics import SCORES, classification_metrics, multilabel_metrics, regression_metrics
+from probekit.probes import FittedProbe, Folds, fit_each_label, fit_probe
 from probekit.splits import Split, Target
 
-METRIC = {"classification": "accuracy", "regression": "r2"}
+METRIC = {"classification": "accuracy", "regression": "r2", "multilabel": "micro_f1"}
 """The score that chooses the layer and gets the interval."""
 
 N_PAIRS = 500
@@ -29,7 +29,7 @@ N_PAIRS = 500
 class Fit:
     """What is to be fitted: one target, split and probe.
 
-    ``labels``: (n,) what the probe learns, ``target.y`` or, for the control task, its shuffled form.
+    ``labels``: (n, ...) what the probe learns, ``target.y`` or, for the control task, its shuffled form.
     ``folds``: inner folds, as positions in ``split.train``. ``controls``: what else to measure on the layer.
     """
 
@@ -61,9 +61,10 @@ class LayerTask:
 class Outcome:
     """One fitted probe's results; the order of an outcome is that of ``LayerTask.fits``.
 
-    ``predicted``: (n_test,) class codes or numbers, in the order of ``split.test``. ``metrics``: of the test rows.
-    ``with_layer0``: test score of the probe on this layer and layer 0 side by side. ``mdl_bits``: the online code of
-    the training labels. ``random_model``: test score of the probe on a random model's layer. NaN where not asked for.
+    ``predicted``: (n_test, ...) in the form of ``target.truth``, in the order of ``split.test``. ``metrics``: of the
+    test rows. ``with_layer0``: test score of the probe on this layer and layer 0 side by side. ``mdl_bits``: the online
+    code of the training labels. ``random_model``: test score of the probe on a random model's layer. NaN where not
+    asked for.
     """
 
     estimator: BaseEstimator
@@ -143,7 +144,8 @@ def _fit(X: NDArray[Any], fit: Fit) -> Outcome:
 def fit_on(X: NDArray[Any], fit: Fit) -> FittedProbe:
     """The probe that ``fit`` asks for, fitted on its training rows of ``X`` (n, any)."""
     train = fit.split.train
-    return fit_probe(fit.probe, X[train], fit.labels[train], folds=fit.folds, seed=fit.split.seed)
+    fit_all = fit_each_label if fit.target.task.kind == "multilabel" else fit_probe
+    return fit_all(fit.probe, X[train], fit.labels[train], folds=fit.folds, seed=fit.split.seed)
 
 
 def part_score(estimator: BaseEstimator, X: NDArray[Any], fit: Fit, rows: NDArray[np.int64]) -> float:
@@ -167,6 +169,8 @@ def _score(fitted: FittedProbe, X: NDArray[Any], fit: Fit) -> Outcome:
     if target.is_classes:
         probability = class_probability(estimator, X[split.test], target)
         metrics = classification_metrics(truth[split.test], predicted["test"], probability)
+    elif target.task.kind == "multilabel":
+        metrics = multilabel_metrics(truth[split.test], predicted["test"], label_probability(estimator, X[split.test]))
     else:
         metrics = regression_metrics(truth[split.test], predicted["test"])
     return Outcome(
@@ -182,12 +186,12 @@ def _score(fitted: FittedProbe, X: NDArray[Any], fit: Fit) -> Outcome:
 
 
 def coded(labels: NDArray[Any], target: Target) -> NDArray[Any]:
-    """Class labels as positions in ``target.classes``; numbers as they are."""
+    """Class labels as positions in ``target.classes``; numbers, and 0 and 1, as they are."""
     return np.searchsorted(target.classes, labels).astype(np.int64) if target.is_classes else labels
 
 
 def predict(estimator: BaseEstimator, X: Any, target: Target) -> NDArray[Any]:
-    """(n,) predicted class codes or numbers."""
+    """Predictions in the form of ``target.truth``."""
     return coded(np.asarray(estimator.predict(X)), target)
 
 
@@ -199,3 +203,11 @@ def class_probability(estimator: BaseEstimator, X: Any, target: Target) -> NDArr
     probability = np.zeros((len(known), len(target.classes)), dtype=known.dtype)
     probability[:, coded(estimator.classes_, target)] = known
     return probability
+
+
+def label_probability(estimator: BaseEstimator, X: Any) -> NDArray[np.floating] | None:
+    """(n, n_labels) probability that a row has each label; None for a probe without probabilities."""
+    if not hasattr(estimator, "predict_proba"):
+        return None
+    known = zip(estimator.predict_proba(X), estimator.classes_, strict=True)
+    return np.column_stack([p @ (classes == 1) for p, classes in known])

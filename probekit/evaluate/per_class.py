@@ -14,7 +14,8 @@ def class_rows(
 ) -> list[dict[str, Any]]:
     """One row per class, with scikit-learn's definitions; 0 for what has no rows to divide by.
 
-    ``truth``, ``predicted``: (n,) class codes. ``classes``: (n_classes,) labels. ``of_curve``: goes into every row.
+    ``truth``, ``predicted``: (n,) class codes, or (n, n_classes) 0 and 1. ``classes``: (n_classes,) labels.
+    ``of_curve``: goes into every row.
     """
     precision, recall, f1, support = precision_recall_fscore_support(
         truth, predicted, labels=np.arange(len(classes)), zero_division=0.0

@@ -16,7 +16,7 @@ from probekit.probes import PROBES
 from probekit.spec import Evaluation, Json, Listener, Silent
 from probekit.splits import Target, inner_folds
 
-DEFAULT_PROBE = {"classification": "logistic", "regression": "ridge"}
+DEFAULT_PROBE = {"classification": "logistic", "regression": "ridge", "multilabel": "logistic"}
 
 
 def evaluate(
@@ -81,9 +81,10 @@ def plan_fits(target: Target, question: Question) -> list[Fit]:
     for probe in probes:
         if probe not in PROBES:
             raise SpecError(f"--probe {probe}", f"one of {', '.join(PROBES)}")
-    able = [probe for probe in probes if kind in PROBES[probe].tasks]
+    ability = "regression" if kind == "regression" else "classification"
+    able = [probe for probe in probes if ability in PROBES[probe].tasks]
     if not able:
-        right = ", ".join(name for name, probe in PROBES.items() if kind in probe.tasks)
+        right = ", ".join(name for name, probe in PROBES.items() if ability in probe.tasks)
         raise SpecError(f"--probe {','.join(probes)}", f"target {target.name!r} is {kind}, for which there are {right}")
     splits = splits_for(target, question)
     fits = []

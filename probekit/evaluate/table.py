@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from probekit.evaluate.layer import METRIC, Fit, Outcome
 from probekit.evaluate.per_class import class_rows
 from probekit.metrics import (
-    CLASSIFICATION_METRICS,
-    REGRESSION_METRICS,
+    METRIC_NAMES,
     SCORES,
     bootstrap_draws,
     differences_from,
@@ -107,7 +106,7 @@ def curve_draws(curve: Curve, group: Column | None) -> NDArray[np.float64]:
     draws = []
     for s, fit in enumerate(curve.fits):
         test = fit.split.test
-        predicted = np.column_stack([seeds[s].predicted for seeds in curve.outcomes])
+        predicted = np.stack([seeds[s].predicted for seeds in curve.outcomes], axis=1)
         groups = None if group is None else group.values[test]
         truth = fit.target.truth[test]
         score = SCORES[curve.metric]
@@ -118,7 +117,6 @@ def curve_draws(curve: Curve, group: Column | None) -> NDArray[np.float64]:
 def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list[dict[str, Any]]:
     target = curve.fits[0].target
     splits = [fit.split for fit in curve.fits]
-    metrics = CLASSIFICATION_METRICS if target.is_classes else REGRESSION_METRICS
     draws = curve_draws(curve, group)
     compared = differences_from(draws.reshape(-1, len(curve.layers)), best)
     scores = [float(np.mean([outcome.metrics[curve.metric] for outcome in seeds])) for seeds in curve.outcomes]
@@ -156,7 +154,7 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
             "n_train": round(np.mean([len(split.train) for split in splits])),
             "n_val": round(np.mean([len(split.val) for split in splits])),
             "n_test": round(np.mean([len(split.test) for split in splits])),
-            "n_classes": len(target.classes) if target.is_classes else None,
+            "n_classes": len(target.classes) or None,
             "group": None if group is None else group.name,
             "n_groups_test": None if group is None else _mean_groups(group, curve.fits),
             "n_groups_crossing": None if group is None else max(split.n_crossing for split in splits),
@@ -171,7 +169,7 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
             "random_model": _mean([outcome.random_model for outcome in seeds]),
             "p_vs_best": np.nan if k == best else compared[k].p_value,
         }
-        row |= {name: _mean([outcome.metrics[name] for outcome in seeds]) for name in metrics}
+        row |= {name: _mean([outcome.metrics[name] for outcome in seeds]) for name in METRIC_NAMES[target.task.kind]}
         rows.append(row)
     return rows
 
@@ -209,7 +207,6 @@ def _choice(curve: Curve, best: int) -> Json:
 
 def _chosen_probe(curve: Curve, best: int, row: Json) -> ChosenProbe:
     fit, outcome = curve.fits[0], curve.outcomes[best][0]
-    answers = fit.target.classes[outcome.predicted] if fit.target.is_classes else outcome.predicted
     return ChosenProbe(
         target=fit.target.name,
         task=fit.target.task.kind,
@@ -219,16 +216,17 @@ def _chosen_probe(curve: Curve, best: int, row: Json) -> ChosenProbe:
         estimator=outcome.estimator,
         row=row,
         test=fit.split.test,
-        predicted=answers,
+        predicted=fit.target.labels(outcome.predicted),
+        classes=tuple(fit.target.classes.tolist()),
     )
 
 
 def _class_rows(curve: Curve, best: int, row: Json) -> list[Json]:
     """The test rows of all seeds together, by class."""
     target = curve.fits[0].target
-    if not target.is_classes:
+    if not len(target.classes):
         return []
-    truth = np.concatenate([fit.target.codes[fit.split.test] for fit in curve.fits])
+    truth = np.concatenate([fit.target.truth[fit.split.test] for fit in curve.fits])
     predicted = np.concatenate([outcome.predicted for outcome in curve.outcomes[best]])
     of_curve = {name: row[name] for name in ("model", "dataset", "target", "pooling", "layer", "probe")}
     return class_rows(truth, predicted, target.classes, of_curve=of_curve)

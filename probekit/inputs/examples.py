@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,52 +19,80 @@ from probekit.spec import Examples
 TEXT_NAMES = ("text", "sentence", "content", "review", "utterance")
 """Columns taken for the text, in this order, if none is named."""
 
+WORD_NAMES = ("tokens", "words")
+"""Columns of lists of text taken for it if none has one of those names."""
+
 
 def make_examples(tables: Sequence[Table], source: str, *, text: str | None, id_column: str | None) -> Examples:
     """Check and join tables; see ``read_examples`` for the rules and the errors."""
     ids_in = id_column
-    if ids_in is None and all("id" in table.columns for table in tables):
+    if ids_in is None and all("id" in table.columns and "id" not in table.lists for table in tables):
         ids_in = "id"
     columns = join_columns(tables, leave_out=ids_in)
     text_column = _find_text(tables, columns, ids_in) if text is None else text
-    texts = _texts(tables, columns, text_column)
+    _check_column(tables, text_column, "the text column must hold text", lists=("text",))
+    words = _words(tables, columns, text_column)
+    texts = _texts(tables, columns, text_column) if words is None else [" ".join(sentence) for sentence in words]
     ids = np.array([str(row) for row in range(len(texts))], dtype=np.object_)
     if ids_in is not None:
         ids = _ids(tables, ids_in)
-    for name, values in columns.items():
+    for name, values in {**columns, text_column: np.array(texts, dtype=np.object_)}.items():
         if values.dtype.kind == "O":
             _check_characters(tables, values, name)
     rest = {name: values for name, values in columns.items() if name != text_column}
-    return Examples(source, text_column, texts.tolist(), ids, {**rest, **_parts(tables)})
+    return Examples(source, text_column, texts, ids, {**rest, **_parts(tables)}, words)
 
 
 def _find_text(tables: Sequence[Table], columns: dict[str, NDArray[Any]], ids_in: str | None) -> str:
     names = [name for name in tables[0].names if name != ids_in]
-    for wanted in TEXT_NAMES:
-        for name in names:
-            if name.lower() == wanted:
-                return name
-    strings = [name for name, values in columns.items() if values.dtype.kind == "O"]
+    lists = {name for table in tables for name in table.lists}
+    of_text = {name for table in tables for name, items in table.lists.items() if items == "text"}
+    candidates = [(wanted, name) for wanted in TEXT_NAMES for name in names if name not in lists]
+    candidates += [(wanted, name) for wanted in WORD_NAMES for name in names if name in of_text]
+    for wanted, name in candidates:
+        if name.lower() == wanted:
+            return name
+    strings = [name for name, values in columns.items() if values.dtype.kind == "O" and name not in lists]
     if len(strings) != 1:
         message = f"name the text column with --text; none of them is called {', '.join(TEXT_NAMES)}"
         raise InputError(tables[0].name, message, f"columns {', '.join(names)}")
     return strings[0]
 
 
-def _texts(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    _check_column(tables, name, "the text column must hold text")
+def _words(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str) -> list[list[str]] | None:
+    """The words of each row if the text column has lists of them."""
+    with_words = [table for table in tables if name in table.lists]
+    if not with_words or name not in columns:
+        return None
+    for table in tables:
+        if name not in table.lists:
+            message = f"lists of words, as {with_words[0].name} has"
+            raise InputError(f"{table.name}, column {name!r}", message, dtype_words(table.columns[name]))
+    words: list[list[str]] = [json.loads(cell or "[]") for cell in columns[name]]
+    for row, sentence in enumerate(words):
+        if not sentence:
+            message = "every row must have a list of words"
+            raise InputError(f"{place(tables, row)}, column {name!r}", message, columns[name][row] or "none")
+        for number, word in enumerate(sentence, 1):
+            if not word or word.isspace():
+                where = f"{place(tables, row)}, column {name!r}, word {number}"
+                raise InputError(where, "a word must not be empty", repr(word))
+    return words
+
+
+def _texts(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str) -> list[str]:
     if name not in columns:  # as the id column it was left out
-        return id_texts(tables, name)
+        return list(id_texts(tables, name))
     texts = columns[name]
     if texts.dtype.kind != "O":
         where = f"{tables[0].name}, column {name!r}"
         raise InputError(where, "the text column must hold text", dtype_words(texts))
     _check_filled(tables, texts, name, "text")
-    return texts
+    return list(texts)
 
 
 def _ids(tables: Sequence[Table], name: str) -> NDArray[np.object_]:
-    _check_column(tables, name, "ids must be text or numbers")
+    _check_column(tables, name, "ids must be text or numbers", lists=())
     ids = id_texts(tables, name)
     _check_filled(tables, ids, name, "an id")
     _check_characters(tables, ids, name)
@@ -76,11 +105,14 @@ def _ids(tables: Sequence[Table], name: str) -> NDArray[np.object_]:
     return ids
 
 
-def _check_column(tables: Sequence[Table], name: str, allowed: str) -> None:
+def _check_column(tables: Sequence[Table], name: str, allowed: str, *, lists: Sequence[str]) -> None:
+    """``allowed``: for messages. ``lists``: what lists in it may hold."""
     for table in tables:
         where = f"{table.name}, column {name!r}"
         if name in table.nested:
             raise InputError(where, allowed, table.nested[name])
+        if name in table.lists and table.lists[name] not in lists:
+            raise InputError(where, allowed, f"lists of {table.lists[name]}")
         if name not in table.columns:
             lower = {known.lower(): known for known in table.names}
             near = difflib.get_close_matches(name.lower(), lower, n=1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from probekit.errors import InputError
 from probekit.inputs.arrow import read_parquet
+from probekit.inputs.conll import read_conll
 from probekit.inputs.delimited import read_csv, read_tsv
 from probekit.inputs.jsonl import read_jsonl
 from probekit.inputs.table import Table
@@ -18,9 +19,11 @@ READERS: dict[str, Callable[[bytes, str], Table]] = {
     ".tsv": read_tsv,
     ".jsonl": read_jsonl,
     ".parquet": read_parquet,
+    ".conll": read_conll,
+    ".conllu": read_conll,
 }
 
-ENDINGS = ".csv, .tsv, .jsonl or .parquet"
+ENDINGS = ".csv, .tsv, .jsonl, .parquet, .conll or .conllu"
 
 
 def read_file(path: Path) -> Table:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from probekit.errors import InputError, SpecError
 from probekit.inputs.arrow import columns_from_arrow
+from probekit.inputs.lists import label_lists
 from probekit.inputs.scalars import words
 from probekit.inputs.sources import HubId
 from probekit.inputs.table import Table, check_names
@@ -46,7 +47,7 @@ def tables_from_dataset_dict(dataset_dict: Mapping[str, Any], name: str, *, spli
     """One table per split.
 
     ``dataset_dict``: a ``datasets.DatasetDict``. ``split``: names separated by commas; None for all. Class labels
-    become their names, -1 (none) a missing value.
+    and lists of them become their names, -1 (none) a missing value.
 
     Raises ``SpecError`` for a split that isn't there and ``InputError`` for one without rows.
     """
@@ -72,11 +73,12 @@ def _table(dataset: Any, name: str, part: str) -> Table:
     if len(dataset) == 0:
         raise InputError(title, "at least one row", "none")
     check_names(dataset.column_names, title)
-    columns, nested = columns_from_arrow(dataset.with_format("arrow")[:], title)
+    labels = label_lists(dataset.features.to_dict())
+    columns, nested, lists = columns_from_arrow(dataset.with_format("arrow")[:], title, labels=labels)
     for column, feature in dataset.features.items():
         if isinstance(feature, datasets.ClassLabel):
             columns[column] = _label_names(columns[column], feature.names)
-    return Table(title, part, "split", len(dataset), columns, nested)
+    return Table(title, part, "split", len(dataset), columns, nested, lists)
 
 
 def _label_names(codes: NDArray[Any], names: list[str]) -> NDArray[np.object_]:

@@ -6,7 +6,10 @@ import json
 from pathlib import PurePath
 from typing import Any
 
+from numpy.typing import NDArray
+
 from probekit.errors import InputError
+from probekit.inputs.lists import list_items, list_texts
 from probekit.inputs.plain_text import decode, split_lines
 from probekit.inputs.scalars import type_objects
 from probekit.inputs.table import Table, check_names
@@ -15,22 +18,26 @@ from probekit.inputs.table import Table, check_names
 def read_jsonl(data: bytes, name: str) -> Table:
     """Every line is a row; a key that a row lacks is a missing value, and so is null.
 
-    Columns keep JSON's types; one with a list or an object anywhere is nested.
+    Columns keep JSON's types; flat lists become JSON text (see ``list_items``); one with another list or an
+    object anywhere is nested.
 
     Raises ``InputError`` for a line that is no JSON object and for a column of several types; names the line or row.
     """
     rows = [_parse(line, f"{name}, line {number}") for number, line in enumerate(split_lines(decode(data, name)), 1)]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     check_names(keys, name)
-    columns, nested = {}, {}
+    columns: dict[str, NDArray[Any]] = {}
+    nested, lists = {}, {}
     for key in keys:
         values = [row.get(key) for row in rows]
         kinds = set(map(type, values)) & {list, dict}
-        if kinds:
+        if kinds == {list} and (items := list_items(values)):
+            columns[key], lists[key] = list_texts(values), items
+        elif kinds:
             nested[key] = " and ".join(sorted(kind.__name__ for kind in kinds))
         else:
             columns[key] = type_objects(values, key, where=lambda row: f"{name}, row {row + 1}")
-    return Table(name, PurePath(name).stem, "file", len(rows), columns, nested)
+    return Table(name, PurePath(name).stem, "file", len(rows), columns, nested, lists)
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:

@@ -25,18 +25,21 @@ def read_examples(
 ) -> Examples:
     """Read and check labelled texts, n rows in the order of the sources.
 
-    ``sources``: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` files, or datasets of the hub
+    ``sources``: ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, ``.conll`` or ``.conllu`` files, or datasets of the hub
     (``org/name:config@revision``). ``text``: the text column; without it the one called text, sentence, content, review
-    or utterance in any case, else the only column with text. ``split``: splits of hub datasets, separated by commas;
-    without it all. ``id_column``: without it the column "id", else rows are numbered from 0 through all sources.
+    or utterance in any case, else a column of lists of text called tokens or words, else the only column with text.
+    ``split``: splits of hub datasets, separated by commas; without it all. ``id_column``: without it the column "id",
+    else rows are numbered from 0 through all sources.
 
     Several files or splits need the same columns. A column "split" then says which a row is from, by the file's name
     without its ending or the split's name; if the data have a column "split" that one is kept and the other is called
     "source_file" (and left out if the data have that as well).
 
     In CSV and TSV files a column is numbers or true/false only if every cell is (see ``type_cells``); NA, null and None
-    are words. JSON and Parquet keep their types. Missing values are "" in text and NaN in numbers. Columns of lists or
-    objects are left out.
+    are words. JSON and Parquet keep their types. Missing values are "" in text and NaN in numbers. A column of
+    lists of text, of numbers or of true/false becomes JSON text (``["a","b"]``); columns of other lists or of objects
+    are left out. If the text column has lists of text, these are the words, and a text is its words with single spaces
+    between.
 
     Raises ``InputError`` for a source that can't be found or read, a row that has no text, an id that occurs twice, and
     whatever else would lose or shift data, naming file, row and column; ``SpecError`` for no source, an unknown split,
@@ -61,7 +64,8 @@ def examples_from_dataset_dict(
 ) -> Examples:
     """The same for a ``datasets.DatasetDict`` in memory, called ``name`` in messages and results.
 
-    Class labels become their names, and -1, which stands for none, a missing value. Raises as ``read_examples`` does.
+    Class labels, also those in lists, become their names, and -1, which stands for none, a missing value. Raises as
+    ``read_examples`` does.
     """
     tables = tables_from_dataset_dict(dataset_dict, name, split=split)
     return make_examples(tables, name, text=text, id_column=id_column)

@@ -26,8 +26,8 @@ class HubId:
 def parse_source(source: str | os.PathLike[str]) -> Path | HubId:
     """Tell files from datasets.
 
-    A path object is a path, and so is text that exists as one, begins with ``.``, ``/`` or ``~``, ends in
-    ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``, looks like a file's name (a dot and no slash), or can't be the name
+    A path object is a path, and so is text that exists as one, begins with ``.``, ``/`` or ``~``, has an
+    ending of ``READERS``, looks like a file's name (a dot and no slash), or can't be the name
     of a dataset (two slashes, a blank).
 
     >>> parse_source("org/data:small@v1.0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ class Table:
 
     ``name``: what messages call it. ``part``: what a column "split" says of its rows. ``columns``: (n_rows,) each, of
     the dtypes of ``Examples.columns``; where ``as_written`` they are all still str, as the file has them.
-    ``nested``: columns without scalars, with their type for messages. ``lines``: (n_rows,) the line of the file on
-    which each row begins; empty where that is the row's own number, or where there are no lines.
+    ``nested``: columns that are neither scalars nor flat lists, with their type for messages. ``lists``: those of
+    ``columns`` that are lists as JSON text ("" for a missing one), with what they hold: "text", "true/false" or
+    "numbers". ``lines``: (n_rows,) the line of the file on which each row begins; empty where that is the row's own
+    number, or where there are no lines.
     """
 
     name: str
@@ -27,12 +29,13 @@ class Table:
     n_rows: int
     columns: Mapping[str, NDArray[Any]]
     nested: Mapping[str, str]
+    lists: Mapping[str, str] = field(default_factory=dict)
     lines: Sequence[int] = ()
     as_written: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All columns, those without scalars last."""
+        """All columns, the nested ones last."""
         return (*self.columns, *self.nested)
 
 

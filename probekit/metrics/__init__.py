@@ -4,24 +4,50 @@ from __future__ import annotations
 
 from probekit.metrics.bootstrap import bootstrap_draws, interval
 from probekit.metrics.classification import classification_metrics
+from probekit.metrics.entities import (
+    EntityRow,
+    entity_counts,
+    entity_f1,
+    entity_precision,
+    entity_recall,
+    entity_table,
+)
+from probekit.metrics.multilabel import multilabel_metrics
 from probekit.metrics.paired import PairedDifference, differences_from, holm, paired_difference
 from probekit.metrics.regression import regression_metrics
 from probekit.metrics.score import SCORES, Score
+from probekit.metrics.tag_scheme import TagScheme, looks_like_entities, scheme_of, to_iob2
+from probekit.metrics.viterbi import best_tags
 
 __all__ = [
-    "CLASSIFICATION_METRICS",
-    "REGRESSION_METRICS",
+    "METRIC_NAMES",
     "SCORES",
+    "EntityRow",
     "PairedDifference",
     "Score",
+    "TagScheme",
+    "best_tags",
     "bootstrap_draws",
     "classification_metrics",
     "differences_from",
+    "entity_counts",
+    "entity_f1",
+    "entity_precision",
+    "entity_recall",
+    "entity_table",
     "holm",
     "interval",
+    "looks_like_entities",
+    "multilabel_metrics",
     "paired_difference",
     "regression_metrics",
+    "scheme_of",
+    "to_iob2",
 ]
 
-CLASSIFICATION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "auroc")
-REGRESSION_METRICS = ("r2", "rmse", "mae", "pearson", "spearman")
+METRIC_NAMES = {
+    "classification": ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "auroc"),
+    "regression": ("r2", "rmse", "mae", "pearson", "spearman"),
+    "multilabel": ("accuracy", "micro_f1", "macro_f1", "auroc"),
+}
+"""The columns of the table by task."""

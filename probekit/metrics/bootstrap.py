@@ -27,9 +27,9 @@ def bootstrap_draws(
 ) -> NDArray[np.float64]:
     """Scores of resampled rows, (n_draws, n_layers) float64; NaN where a draw leaves the score undefined.
 
-    ``truth``: (n,). ``predicted``: (n, n_layers). ``groups``: (n,), then whole groups are drawn with replacement, as
-    rows of one group are not independent (cluster bootstrap; Davison and Hinkley 1997, section 3.8), else rows.
-    Draw b resamples the same rows for every layer, so the difference of two columns is a paired bootstrap.
+    ``truth``: (n, ...). ``predicted``: (n, n_layers, ...). ``groups``: (n,), then whole groups are drawn with
+    replacement, as rows of one group are not independent (cluster bootstrap; Davison and Hinkley 1997, section 3.8),
+    else rows. Draw b resamples the same rows for every layer, so the difference of two columns is a paired bootstrap.
     """
     n_layers = predicted.shape[1]
     terms = np.stack([score.terms(truth, predicted[:, k]) for k in range(n_layers)], axis=1)

@@ -48,12 +48,12 @@ def _log_loss(truth: NDArray[np.int64], probability: NDArray[np.floating]) -> fl
 def _auroc(truth: NDArray[np.int64], probability: NDArray[np.floating]) -> float:
     n_classes = probability.shape[1]
     columns = [1] if n_classes == 2 else list(range(n_classes))
-    areas = [_one_area(truth == c, probability[:, c]) for c in columns]
+    areas = [one_area(truth == c, probability[:, c]) for c in columns]
     defined = [area for area in areas if not np.isnan(area)]
     return float(np.mean(defined)) if defined else np.nan
 
 
-def _one_area(positive: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
+def one_area(positive: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
     """Mann-Whitney: how often a positive row scores above a negative one, ties counting half."""
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive

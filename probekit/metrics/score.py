@@ -22,7 +22,7 @@ class Score:
     value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
     def __call__(self, truth: NDArray[Any], predicted: NDArray[Any]) -> float:
-        """The metric of (n,) ``truth`` and ``predicted``."""
+        """The metric of ``truth`` and ``predicted``: (n,), or (n, n_labels) 0 and 1 for "micro_f1"."""
         return float(self.value(self.terms(truth, predicted).sum(axis=0)))
 
 
@@ -47,6 +47,15 @@ def _r2_value(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1.0 - _ratio(sums[..., 0], total)
 
 
+def _micro_f1_terms(truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+    right = (truth & predicted).sum(axis=1)
+    return np.column_stack([right, truth.sum(axis=1) + predicted.sum(axis=1)]).astype(np.float64)
+
+
+def _micro_f1_value(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 2 * _ratio(sums[..., 0], sums[..., 1])
+
+
 def _ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     out = np.full(np.shape(a), np.nan)
     return np.asarray(np.divide(a, b, out=out, where=np.asarray(b) != 0))
@@ -55,4 +64,5 @@ def _ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64
 SCORES: dict[str, Score] = {
     "accuracy": Score(_accuracy_terms, _accuracy_value),
     "r2": Score(_r2_terms, _r2_value),
+    "micro_f1": Score(_micro_f1_terms, _micro_f1_value),
 }

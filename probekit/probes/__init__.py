@@ -15,11 +15,12 @@ from probekit.probes.lda import fit_lda
 from probekit.probes.logistic import fit_logistic
 from probekit.probes.mass_mean import fit_mass_mean, fit_mass_mean_iid
 from probekit.probes.mlp import fit_mlp
+from probekit.probes.multilabel import fit_columns
 from probekit.probes.result import FitFunction, FittedProbe, Folds, ProbeKind
 from probekit.probes.ridge import fit_ridge
 from probekit.probes.sparse_logistic import fit_sparse_logistic
 
-__all__ = ["PROBES", "FitFunction", "FittedProbe", "Folds", "ProbeKind", "fit_estimator", "fit_probe"]
+__all__ = ["PROBES", "FitFunction", "FittedProbe", "Folds", "ProbeKind", "fit_each_label", "fit_estimator", "fit_probe"]
 
 PROBES: dict[str, ProbeKind] = {
     "logistic": ProbeKind(("classification",), fit_logistic),
@@ -44,11 +45,20 @@ def fit_probe(probe: str, X: NDArray[Any], y: NDArray[Any], *, folds: Folds, see
         SpecError: no probe of this name; there are hyper-parameters and no fold to choose by; or ``X`` is float16, in
             which scikit-learn would sum and overflow.
     """
+    return _kind(probe, X).fit(X, y, folds=folds, seed=seed)
+
+
+def fit_each_label(probe: str, X: NDArray[Any], Y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:
+    """The same for several labels per row, ``Y`` (n_train, n_labels) 0 or 1: a probe of its own for each label."""
+    return fit_columns(_kind(probe, X).fit, X, Y, folds=folds, seed=seed)
+
+
+def _kind(probe: str, X: NDArray[Any]) -> ProbeKind:
     if probe not in PROBES:
         raise SpecError("probe", f"one of {', '.join(PROBES)}", repr(probe))
     if np.asarray(X).dtype == np.float16:
         raise SpecError("X", "float32 or float64", "float16")
-    return PROBES[probe].fit(X, y, folds=folds, seed=seed)
+    return PROBES[probe]
 
 
 def fit_estimator(estimator: BaseEstimator, X: NDArray[Any], y: NDArray[Any]) -> FittedProbe:

@@ -1,3 +1,6 @@
 """How metrics are called on a terminal and in a picture."""
 
-METRIC_LABELS = {"accuracy": "accuracy", "r2": "R²"}
+METRIC_LABELS = {"accuracy": "accuracy", "r2": "R²", "micro_f1": "micro F1"}
+
+TRIVIAL = {"classification": "majority class", "regression": "mean", "multilabel": "labels of most rows"}
+"""What the trivial baseline answers, by task."""

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from probekit.report.labels import METRIC_LABELS
+from probekit.report.labels import METRIC_LABELS, TRIVIAL
 
 CURVE = ["model", "target", "pooling", "probe"]
 """What tells one curve of the table from another."""
@@ -52,8 +52,7 @@ def _layer_table(curve: pd.DataFrame, bar_width: int) -> Group:
 def _caption(curve: pd.DataFrame, metric: str) -> str:
     first = curve.iloc[0]
     chosen = curve[curve["selected"]].iloc[0]
-    trivial = "majority class" if first["task"] == "classification" else "mean"
-    held = [f"{trivial} {first['baseline']:.3f}"]
+    held = [f"{TRIVIAL[first['task']]} {first['baseline']:.3f}"]
     if pd.notna(first["text_baseline"]):
         held.append(f"words alone (TF-IDF) {first['text_baseline']:.3f}")
     if pd.notna(chosen["delta_layer0"]):

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probekit.errors import InputError, SpecError
+from probekit.splits.label_sets import indicator_matrix, label_lists, parse_lists
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "multilabel"]
 
-KINDS: tuple[Kind, ...] = ("classification", "regression")
+KINDS: tuple[Kind, ...] = ("classification", "regression", "multilabel")
 
 FEW_CLASSES = 20
 """Whole numbers with at most this many different values are taken for class codes."""
@@ -38,9 +39,9 @@ class Task:
 class Target:
     """One label per row, none missing.
 
-    ``y``: (n,) what probes are fitted on: float64 numbers, or class labels as they came (str, int64 or bool).
-    ``classes``: (n_classes,) sorted labels; empty for numbers. ``codes``: (n,) int64 position of each label in
-    ``classes``; empty for numbers.
+    ``y``: what probes are fitted on: (n,) float64 numbers, (n,) class labels as they came (str, int64 or bool), or, for
+    several labels per row, (n, n_classes) 0 or 1. ``classes``: (n_classes,) sorted labels; empty for numbers.
+    ``codes``: (n,) int64 position of each label in ``classes``, where there is one per row, else empty.
     """
 
     name: str
@@ -54,13 +55,19 @@ class Target:
 
     @property
     def is_classes(self) -> bool:
-        """Whether the labels are classes."""
+        """Whether every row has one class."""
         return self.task.kind == "classification"
 
     @property
     def truth(self) -> NDArray[Any]:
-        """(n,) what metrics compare with: class codes, or the numbers."""
+        """What metrics compare with: class codes (n,), numbers (n,), or 0 and 1 (n, n_classes)."""
         return self.codes if self.is_classes else self.y
+
+    def labels(self, predicted: NDArray[Any]) -> NDArray[Any]:
+        """Predictions in the form of ``truth`` as labels, (n,): class names, lists of them, or numbers."""
+        if self.task.kind == "multilabel":
+            return label_lists(predicted, self.classes)
+        return self.classes[predicted] if self.is_classes else predicted
 
 
 def guess_task(y: ArrayLike, name: str = "target") -> Task:
@@ -98,7 +105,8 @@ def guess_task(y: ArrayLike, name: str = "target") -> Task:
 def read_target(values: ArrayLike, name: str, *, ids: Sequence[Any] | NDArray[Any], task: str = "auto") -> Target:
     """Check a label column and code it.
 
-    ``values``: (n,) labels. ``ids``: (n,) row names, for messages. ``task``: "auto", "classification" or "regression".
+    ``values``: (n,) labels. ``ids``: (n,) row names, for messages. ``task``: "auto", "classification", "regression" or
+    "multilabel"; a column of lists (JSON text, as ``["a","b"]``) is several labels per row.
 
     Raises ``InputError`` for a missing label (NaN, None, empty text; names the row) and for labels that the task can't
     use; ``SpecError`` for an unknown task.
@@ -116,6 +124,13 @@ def read_target(values: ArrayLike, name: str, *, ids: Sequence[Any] | NDArray[An
         )
     if task not in ("auto", *KINDS):
         raise SpecError(f"--task {task}", f"one of auto, {', '.join(KINDS)}")
+    lists = parse_lists(y) if task in ("auto", "multilabel") else None
+    if lists is not None:
+        matrix, names = indicator_matrix(lists, name, ids)
+        how = "as asked" if task == "multilabel" else "guessed from lists"
+        return Target(name, Task("multilabel", how), matrix, names, np.empty(0, dtype=np.int64))
+    if task == "multilabel":
+        raise InputError(f"column {name!r}", '--task multilabel needs lists, as ["a","b"]', repr(y[0]))
     found = guess_task(y, name) if task == "auto" else Task("classification", "as asked")
     if task == "regression" or found.kind == "regression":
         return _numbers(y, name, Task("regression", "as asked") if task != "auto" else found)

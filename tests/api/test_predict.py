@@ -223,3 +223,21 @@ def test_states_are_rounded_as_the_cache_rounded_them(fitted, tiny_model):
 def upper_bits(x):
     """float32 values cut to bfloat16's 16 bits."""
     return (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def test_several_labels_per_text(tmp_path, tiny_model, tiny_data, capsys):
+    rows = [line.split("\t") for line in tiny_data.read_text().splitlines()[1:]]
+    data = tmp_path / "moods.jsonl"
+    moods = [[label, "long"] if len(text) > 30 else [label] for text, label, *_ in rows]
+    pairs = zip(rows, moods, strict=True)
+    data.write_text("".join(json.dumps({"text": row[0], "mood": mood}) + "\n" for row, mood in pairs))
+    extract(tiny_model, data, out=tmp_path / "c.h5", dtype="float32").close()
+    done = run_probes([tmp_path / "c.h5"], ["mood"], options=ProbeOptions())
+    (path,) = save_probes(done, tmp_path / "heads")
+    chosen = done.chosen[0][0]
+    found = predict(path, [rows[i][0] for i in chosen.test], model=tiny_model)
+    assert found.labels.tolist() == chosen.predicted.tolist()
+    assert found.classes == ("long", "neg", "pos")
+    np.testing.assert_array_equal(found.probability > 0.5, [[c in row for c in found.classes] for row in found.labels])
+    assert run(["predict", str(path), "--model", str(tiny_model), "--text", rows[0][0]]) == 0
+    assert json.loads(next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["prediction"])

@@ -75,8 +75,8 @@ def test_no_text_column_to_be_found(tmp_path):
 
 
 def test_nested_columns_are_no_text_and_no_ids(tmp_path):
-    path = write(tmp_path, "a.jsonl", json.dumps({"text": ["a"], "body": "b", "id": {"n": 1}}))
-    assert error_of(path) == "InputError: a.jsonl, column 'text': the text column must hold text; got list"
+    path = write(tmp_path, "a.jsonl", json.dumps({"text": {"a": 1}, "body": "b", "id": {"n": 1}}))
+    assert error_of(path) == "InputError: a.jsonl, column 'text': the text column must hold text; got dict"
     assert error_of(path, text="body", id_column="id") == (
         "InputError: a.jsonl, column 'id': ids must be text or numbers; got dict"
     )
@@ -176,13 +176,14 @@ def test_which_file_is_asked_for(tmp_path, monkeypatch):
     assert error_of("x" * 5000 + ".csv").endswith(": there is no such file")
     assert error_of("~nosuchuser/a.csv").startswith("InputError: ~nosuchuser/a.csv: there is no such file")
     assert error_of(tmp_path) == (
-        f"InputError: {tmp_path}: a data file, ending in .csv, .tsv, .jsonl or .parquet; got a folder with train.tsv"
+        f"InputError: {tmp_path}: a data file, ending in .csv, .tsv, .jsonl, .parquet, .conll or .conllu; "
+        "got a folder with train.tsv"
     )
     (tmp_path / "empty").mkdir()
     assert error_of("empty").endswith("got a folder")
     write(tmp_path, "notes.txt", "text\na\n")
     assert error_of("notes.txt") == (
-        "InputError: notes.txt: data files end in .csv, .tsv, .jsonl or .parquet; got '.txt'"
+        "InputError: notes.txt: data files end in .csv, .tsv, .jsonl, .parquet, .conll or .conllu; got '.txt'"
     )
     for number in range(6):
         write(tmp_path / "empty", f"{number}.csv", "")

@@ -97,7 +97,7 @@ def test_jsonl_keeps_types(tmp_path, values, dtype, expected):
 
 
 def test_jsonl_lacking_keys_are_missing_and_nested_columns_left_out(tmp_path):
-    rows = ['{"text": "a\\u2028b", "n": 1, "tags": ["x"]}', '{"extra": "e", "text": "b", "tags": null}']
+    rows = ['{"text": "a\\u2028b", "n": 1, "tags": [["x"]]}', '{"extra": "e", "text": "b", "tags": null}']
     examples = read_examples([write(tmp_path, "a.jsonl", "\n".join(rows) + "\n\n")])
     assert examples.texts == ["a\u2028b", "b"]
     assert [*examples.columns] == ["n", "extra"]
@@ -195,6 +195,7 @@ def test_parquet_types(tmp_path):
         "day": ["2024-02-29", ""],
         "moment": ["2024-02-29T12:30:00+00:00", ""],
         "clock": ["01:02:00", ""],
+        "tags": ['["a"]', "[]"],
     }
     assert [*examples.columns] == [*expected]
     for name, values in expected.items():
@@ -211,9 +212,9 @@ def test_parquet_refused(tmp_path):
     assert error_of(tmp_path / "b.parquet") == (
         "InputError: b.parquet: every column must have a name of its own; got 'text' twice"
     )
-    pq.write_table(pa.table({"text": pa.array(["a", "b"]), "x": [["l"], []]}), tmp_path / "c.parquet")
+    pq.write_table(pa.table({"text": pa.array(["a", "b"]), "x": [[["l"]], []]}), tmp_path / "c.parquet")
     assert error_of(tmp_path / "c.parquet", text="x") == (
-        "InputError: c.parquet, column 'x': the text column must hold text; got list<element: string>"
+        "InputError: c.parquet, column 'x': the text column must hold text; got list<element: list<element: string>>"
     )
     bad = pa.Array.from_buffers(
         pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 3], np.int32)), pa.py_buffer(b"aZ\xe9")]

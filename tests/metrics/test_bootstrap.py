@@ -8,7 +8,12 @@ from sklearn import metrics as sk
 
 from probekit.metrics import SCORES, bootstrap, bootstrap_draws, interval
 
-BY_HAND = {"accuracy": sk.accuracy_score, "r2": sk.r2_score}
+
+def micro_f1(truth, predicted):
+    return sk.f1_score(truth, predicted, average="micro")
+
+
+BY_HAND = {"accuracy": sk.accuracy_score, "r2": sk.r2_score, "micro_f1": micro_f1}
 
 
 def simulated(name: str, n: int, n_layers: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -17,6 +22,9 @@ def simulated(name: str, n: int, n_layers: int, seed: int = 0) -> tuple[np.ndarr
         truth = rng.integers(0, 3, n)
         wrong = rng.random((n, n_layers)) < 0.4
         return truth, np.where(wrong, (truth[:, None] + 1) % 3, truth[:, None])
+    if name == "micro_f1":  # true and false positives, and false negatives, equally often
+        truth = rng.integers(0, 2, (n, 4))
+        return truth, rng.integers(0, 2, (n, n_layers, 4))
     truth = rng.standard_normal(n) + 50
     return truth, truth[:, None] + rng.standard_normal((n, n_layers))
 
@@ -64,7 +72,7 @@ def test_layers_share_their_draws():
 @pytest.mark.parametrize("name", SCORES)
 def test_the_interval_covers_the_truth_as_often_as_it_says(name):
     n, repeats = 200, 400
-    true_score = {"accuracy": 0.6, "r2": 0.0}[name]  # r2: the noise has the variance of the truth
+    true_score = {"accuracy": 0.6, "r2": 0.0, "micro_f1": 0.5}[name]  # r2: the noise has the variance of the truth
     covered = 0
     for repeat in range(repeats):
         truth, predicted = simulated(name, n, 1, seed=repeat)

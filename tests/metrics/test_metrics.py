@@ -12,8 +12,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from probekit.metrics import (
-    CLASSIFICATION_METRICS,
-    REGRESSION_METRICS,
+    METRIC_NAMES,
     SCORES,
     classification_metrics,
     regression_metrics,
@@ -46,7 +45,7 @@ def test_many_classes_agree_with_scikit_learn(k, dtype):
         "log_loss": float(-np.log(probability[np.arange(len(truth)), truth].astype(float)).mean()),
         "auroc": float(np.mean(areas)),
     }
-    assert tuple(found) == tuple(expected) == CLASSIFICATION_METRICS
+    assert tuple(found) == tuple(expected) == METRIC_NAMES["classification"]
     assert found == pytest.approx(expected, rel=1e-6)
     assert all(isinstance(value, float) for value in found.values())
 
@@ -140,7 +139,7 @@ def test_numbers_agree_with_scikit_learn_and_scipy(seed):
         "pearson": stats.pearsonr(truth, predicted).statistic,
         "spearman": stats.spearmanr(truth, predicted).statistic,
     }
-    assert tuple(found) == tuple(expected) == REGRESSION_METRICS
+    assert tuple(found) == tuple(expected) == METRIC_NAMES["regression"]
     assert found == pytest.approx(expected, rel=1e-10)
 
 
