@@ -125,6 +125,9 @@ class Silent:
 POOLING_NAMES = ("mean", "last", "first", "max", "mean_skip_first")
 """The keys of ``pooling.POOLINGS``, known here without loading torch (a test holds the two together)."""
 
+POOL_OVER = ("all", "text", "span")
+"""Which tokens are pooled: all, those of the text without prompt and special tokens, or those of a span of it."""
+
 SIDES = ("encoder", "decoder")
 """Of an encoder-decoder model."""
 

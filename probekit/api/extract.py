@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from probekit.api.request import Handling, Job, Request, check_request, finished_cache, known_fields
-from probekit.errors import CacheError
+from probekit.errors import CacheError, SpecError
 from probekit.inputs import read_examples
 from probekit.models.source import locate
-from probekit.spec import Listener, Silent
+from probekit.spec import Examples, Listener, Silent
 from probekit.store import Cache, open_cache
 
 
@@ -36,6 +40,7 @@ def extract(
     prompt: str | None = None,
     chat_template: bool = False,
     pool_over: str = "all",
+    stride: int | None = None,
     side: str = "encoder",
     site: str = "block",
     random_seed: int | None = None,
@@ -52,11 +57,13 @@ def extract(
     dataset. ``layers``: ``"all"``, ``"0,4,8"``, ``"0:12:2"`` or ``"-1"``. ``pooling``: names of
     ``probekit.pooling.POOLINGS``, by default ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder.
     None and "auto" mean "as is best here". ``prompt``: a template with ``{text}`` in it; ``chat_template``: the model's
-    own around that. ``pool_over``: ``"all"`` tokens, or those of the ``"text"`` alone, without prompt and special
-    tokens. ``tokens``: keep the states of every token, in ``token_dtype``. ``side``: of an encoder-decoder model.
-    ``site``: "block" for the residual stream, or what the "attention" or the "mlp" of each block adds to it.
-    ``random_seed``: weights drawn anew, as a control. ``quantize``: "8bit" or "4bit" weights, where bitsandbytes is
-    installed.
+    own around that. ``pool_over``: ``"all"`` tokens, those of the ``"text"`` alone, without prompt and special tokens,
+    or those of a ``"span"`` of it, which the columns ``start`` and ``end`` give (characters, or words where the data
+    are words; ``end`` is the one after the last). ``tokens``: keep the states of every token, in ``token_dtype``.
+    ``stride``: read texts that are too long in pieces that share so many tokens, instead of cutting them. ``side``: of
+    an encoder-decoder model. ``site``: "block" for the residual stream, or what the "attention" or the "mlp" of each
+    block adds to it. ``random_seed``: weights drawn anew, as a control. ``quantize``: "8bit" or "4bit" weights, where
+    bitsandbytes is installed.
 
     A finished cache made from the same things is opened at once; an unfinished one is gone on with, and its bytes are
     then those of an undisturbed run. Returns the finished cache, open.
@@ -80,6 +87,7 @@ def extract(
         prompt=prompt,
         chat_template=chat_template,
         pool_over=pool_over,
+        stride=stride,
         side=side,
         site=site,
         random_seed=random_seed,
@@ -102,9 +110,19 @@ def make_job(
 ) -> Job:
     """Check the request, read the data and find the model."""
     check_request(request)
-    examples = read_examples(data, text=text, split=split)
+    examples = _with_words(read_examples(data, text=text, split=split), store_text=request.store_text)
     source = locate(os.fspath(model), revision=revision)
     return Job(source, examples, request, known_fields(request, source, examples))
+
+
+def _with_words(examples: Examples, *, store_text: bool) -> Examples:
+    """Words travel to the cache as a column of lists, which is JSON text as every other one."""
+    if examples.words is None:
+        return examples
+    if not store_text:
+        raise SpecError("--no-store-text", f"{examples.source} has words, whose tags are of no use without them")
+    column = np.array([json.dumps(words, ensure_ascii=False) for words in examples.words], dtype=np.object_)
+    return replace(examples, columns={**examples.columns, examples.text_column: column})
 
 
 def run_job(job: Job, out: str | os.PathLike[str], *, handling: Handling, listener: Listener) -> Cache:

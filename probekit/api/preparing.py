@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import get_num_threads
 
 from probekit.api.request import Handling, Job, Request, asked_layers
+from probekit.api.spans import character_spans
 from probekit.errors import InputError
 from probekit.extraction import Reading, make_plan
+from probekit.models.alignment import one_copy, word_of_tokens
 from probekit.models.backbone import Backbone
 from probekit.models.loading import Loading, load_backbone
-from probekit.models.prompts import make_template
+from probekit.models.prompts import make_template, text_range
 from probekit.models.tokens import Encoded, choose_max_length, encode, load_tokenizer
 from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout
 
@@ -60,9 +63,10 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         max_length=max_length,
         ids=[str(i) for i in examples.ids],
         template=make_template(request.prompt, chat=request.chat_template, tokenizer=tokenizer),
+        stride=request.stride,
         on_progress=listener.advance,
     )
-    _check_ranges(encoded, examples, request)
+    over = _pooled_range(encoded, examples, request)
     plan = make_plan(
         encoded.n_tokens,
         batch_tokens=batch_tokens,
@@ -72,7 +76,6 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         length_limit=backbone.length_limit,
     )
     _tell(listener, backbone, n_truncated=int(encoded.truncated.sum()), max_length=max_length)
-    over = encoded.text_range if request.pool_over == "text" else None
     layout = CacheLayout(
         layers=layers,
         final_norm=(n_layers,) if backbone.stack.final_norm and n_layers in layers else (),
@@ -82,7 +85,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         truncated=encoded.truncated,
         windows=plan.windows,
         pooled_dtype=request.store_dtype,
-        tokens=_token_layout(encoded, request.token_dtype) if request.tokens else None,
+        tokens=_token_layout(encoded, examples, request.token_dtype) if request.tokens else None,
     )
     spec = job.known | {
         "n_layers": n_layers,
@@ -94,7 +97,8 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         "batching": "padded" if backbone.padded else "packed",
         "batch_tokens": batch_tokens,
     }
-    return Prepared(backbone, Reading(encoded.ids, plan, layers, poolings, over, request.tokens), layout, spec)
+    reading = Reading(encoded.ids, plan, layers, poolings, over, request.tokens, encoded.cuts)
+    return Prepared(backbone, reading, layout, spec)
 
 
 def _default_poolings(*, causal: bool, pool_over: str) -> tuple[str, ...]:
@@ -103,17 +107,30 @@ def _default_poolings(*, causal: bool, pool_over: str) -> tuple[str, ...]:
     return ("last", "mean_skip_first") if pool_over == "all" else ("last", "mean")
 
 
-def _check_ranges(encoded: Encoded, examples: Examples, request: Request) -> None:
-    empty = np.flatnonzero(encoded.text_range[:, 0] == encoded.text_range[:, 1])
-    if request.pool_over == "text" and len(empty):
+def _pooled_range(encoded: Encoded, examples: Examples, request: Request) -> NDArray[np.int64] | None:
+    """(n, 2) first token to pool over and the one after the last; None for all tokens."""
+    if request.pool_over == "all":
+        return None
+    ranges = encoded.text_range
+    if request.pool_over == "span":
+        spans = character_spans(examples)
+        ranges = np.array([text_range(o.tolist(), s) for o, s in zip(encoded.offsets, spans.tolist(), strict=True)])
+    empty = np.flatnonzero(ranges[:, 0] == ranges[:, 1])
+    if len(empty):
         row = int(empty[0])
-        where = f"{examples.source}, example {examples.ids[row]}"
-        raise InputError(where, "with --pool-over text a text needs a token of its own", repr(examples.texts[row][:40]))
+        message = f"with --pool-over {request.pool_over} a {request.pool_over} needs a token of its own"
+        raise InputError(f"{examples.source}, example {examples.ids[row]}", message, repr(examples.texts[row][:40]))
+    return ranges
 
 
-def _token_layout(encoded: Encoded, dtype: str) -> TokenLayout:
+def _token_layout(encoded: Encoded, examples: Examples, dtype: str) -> TokenLayout:
+    """Which word each token is from: of the data's own words, else by the tokenizer's idea of words."""
+    word = encoded.word
+    if examples.words is not None:
+        found = zip(encoded.offsets, examples.words, encoded.cuts, strict=True)
+        word = [one_copy(word_of_tokens(offsets, words), cuts) for offsets, words, cuts in found]
     joined = np.concatenate
-    return TokenLayout(joined(encoded.ids), joined(encoded.special), joined(encoded.word), dtype)
+    return TokenLayout(joined(encoded.ids), joined(encoded.special), joined(word), dtype)
 
 
 def _tell(listener: Listener, backbone: Backbone, *, n_truncated: int, max_length: int) -> None:

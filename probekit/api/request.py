@@ -9,7 +9,7 @@ from pathlib import Path
 from probekit.errors import SpecError
 from probekit.models.layers import parse_layers
 from probekit.models.source import ModelSource
-from probekit.spec import PLACE, POOLING_NAMES, SIDES, SITES, Examples, Json
+from probekit.spec import PLACE, POOL_OVER, POOLING_NAMES, SIDES, SITES, Examples, Json
 from probekit.store import Cache, columns_digest, fingerprint, open_cache, partial_path, stored_spec, text_digest
 from probekit.store.comparison import stale
 from probekit.store.layout import FORMAT_VERSION, STORAGE_DTYPES
@@ -32,6 +32,7 @@ class Request:
     prompt: str | None = None
     chat_template: bool = False
     pool_over: str = "all"
+    stride: int | None = None
     side: str = "encoder"
     site: str = "block"
     random_seed: int | None = None
@@ -61,6 +62,10 @@ class Job:
     known: Json
 
 
+ONLY_WHERE_ASKED = ("stride", "words")
+"""Fields of the spec that most caches lack: absent means none, not "as is best"."""
+
+
 def check_request(request: Request) -> None:
     """Raise SpecError for what is wrong whatever the model."""
     for name in request.pooling or ():
@@ -75,11 +80,14 @@ def check_request(request: Request) -> None:
         raise SpecError(f"--batch-tokens {request.batch_tokens}", "at least 1")
     if request.prompt is not None and request.prompt.count(PLACE) != 1:
         raise SpecError("--prompt", f"must have {PLACE} in it exactly once", repr(request.prompt))
-    if request.pool_over not in ("all", "text"):
-        raise SpecError(f"--pool-over {request.pool_over}", "all or text")
-    if request.pool_over == "text" and "mean_skip_first" in (request.pooling or ()):
-        message = "leaves out the first position of the whole input; with --pool-over text take mean"
+    if request.pool_over not in POOL_OVER:
+        raise SpecError(f"--pool-over {request.pool_over}", f"one of {', '.join(POOL_OVER)}")
+    if request.pool_over != "all" and "mean_skip_first" in (request.pooling or ()):
+        message = f"leaves out the first position of the whole input; with --pool-over {request.pool_over} take mean"
         raise SpecError("--pooling mean_skip_first", message)
+    if request.stride is not None and (request.stride < 0 or not request.tokens or request.pool_over != "all"):
+        message = "at least 0, and only with --tokens and without --pool-over"
+        raise SpecError(f"--stride {request.stride}", message)
     for option, name, names in (("--side", request.side, SIDES), ("--site", request.site, SITES)):
         if name not in names:
             raise SpecError(f"{option} {name}", f"one of {', '.join(names)}")
@@ -126,6 +134,8 @@ def known_fields(request: Request, source: ModelSource, examples: Examples) -> J
         "device": None if request.device == "auto" else request.device.split(":")[0],
         "dtype": None if request.dtype == "auto" else request.dtype,
         "batch_tokens": request.batch_tokens,
+        "stride": request.stride,
+        "words": None if examples.words is None else examples.text_column,
     }
     return fields | {name: value for name, value in asked.items() if value is not None}
 
@@ -143,7 +153,8 @@ def finished_cache(out: str | os.PathLike[str], known: Json, request: Request) -
         if stored is None:
             continue
         layers = list(asked_layers(request, int(stored.spec["n_layers"])))
-        expected = {**stored.spec, **known, "layers": layers}
+        kept = {name: value for name, value in stored.spec.items() if name not in ONLY_WHERE_ASKED}
+        expected = {**kept, **known, "layers": layers}
         if fingerprint(expected) != stored.fingerprint:
             raise stale(stored.spec, expected, f"the cache {path.name}")
         if stored.sealed and path == Path(out):

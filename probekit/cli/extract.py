@@ -48,8 +48,13 @@ def extract(
         bool, typer.Option("--chat-template", help="The model's chat template around it.")
     ] = False,
     pool_over: Annotated[
-        str, typer.Option(help="Pool over all tokens, or those of the text alone: all, text.")
+        str,
+        typer.Option(help="Pool over all tokens, those of the text, or of its part start..end: all, text, span."),
     ] = "all",
+    stride: Annotated[
+        int | None,
+        typer.Option(help="With --tokens: read long texts in pieces that share so many tokens. [default: cut them]"),
+    ] = None,
     side: Annotated[str, typer.Option(help="Of an encoder-decoder model: encoder or decoder.")] = "encoder",
     site: Annotated[
         str, typer.Option(help="block (residual stream), or what attention or mlp of each block adds to it.")
@@ -92,6 +97,7 @@ def extract(
         prompt=prompt,
         chat_template=chat_template,
         pool_over=pool_over,
+        stride=stride,
         side=side,
         site=site,
         random_seed=random_seed,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +24,9 @@ from probekit.spec import FeatureSink, WindowStates
 class Reading:
     """What is read and what is kept of it.
 
-    ``ids[i]``: the token ids of row i. ``pool_over``: (n, 2) first token to pool over and the one after the last, or
-    None for all tokens. ``tokens``: keep the states of every token too.
+    ``ids[i]``: the token ids of row i; ``cuts[i]``, if given: where they are cut into pieces that the model reads one
+    by one, as if they were texts of their own. ``pool_over``: (n, 2) first token to pool over and the one after the
+    last, or None for all tokens. ``tokens``: keep the states of every token too.
     """
 
     ids: Sequence[Sequence[int] | NDArray[np.int32]]
@@ -32,6 +35,7 @@ class Reading:
     poolings: tuple[str, ...]
     pool_over: NDArray[np.int64] | None = None
     tokens: bool = False
+    cuts: Sequence[tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,8 @@ def _write(sink: FeatureSink, index: int, window: _Window) -> None:
 
 def _read_batch(backbone: Backbone, reading: Reading, batch: NDArray[np.int64], window: _Window) -> None:
     """Read one batch into the window; out of memory, halve it and try again."""
-    sequences = [reading.ids[row] for row in batch.tolist()]
-    sizes = np.array([len(sequence) for sequence in sequences])
+    sequences = [piece for row in batch.tolist() for piece in _pieces(reading, row)]
+    sizes = np.array([len(reading.ids[row]) for row in batch.tolist()])
     chosen, counts = _chosen_tokens(reading, batch, sizes)
     device = backbone.device
     lengths = torch.from_numpy(counts).to(device)
@@ -141,6 +145,13 @@ def _read_batch(backbone: Backbone, reading: Reading, batch: NDArray[np.int64], 
     half = len(batch) // 2
     _read_batch(backbone, reading, batch[:half], window)
     _read_batch(backbone, reading, batch[half:], window)
+
+
+def _pieces(reading: Reading, row: int) -> list[Any]:
+    """What the model reads of a row, piece by piece."""
+    ids = reading.ids[row]
+    bounds = [0, *(reading.cuts[row] if reading.cuts is not None else ()), len(ids)]
+    return [ids[start:stop] for start, stop in pairwise(bounds)]
 
 
 def _chosen_tokens(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ def make_template(prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokeni
     return Template(left, right, add_special_tokens=False)
 
 
-def text_range(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
+def text_range(offsets: Iterable[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
     """First token that has a character of ``span``, and the one after the last; (k, k) if none has.
 
     ``offsets``: per token the (start, stop) characters, (0, 0) for special tokens. A token across the border (a blank
@@ -70,6 +70,27 @@ def text_range(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> tup
     start, stop = span
     inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+def window_text(
+    n_tokens: int, within: tuple[int, int], max_length: int, *, stride: int
+) -> tuple[NDArray[np.intp], tuple[int, ...]]:
+    """Which tokens to read, piece after piece, each short enough, and where in that every piece but the first begins.
+
+    Pieces share ``stride`` tokens of the text with the piece before. What stands around the text is in every piece.
+
+    Raises SpecError if no room is left for more than ``stride`` tokens.
+    """
+    start, stop = within
+    room = max_length - (n_tokens - (stop - start))
+    if n_tokens <= max_length:
+        return np.arange(n_tokens), ()
+    if not 0 <= stride < room:
+        raise SpecError(f"--stride {stride}", f"0 to {room - 1}, fewer than the tokens of a text that fit in at once")
+    firsts = range(start, stop - stride, room - stride)
+    around = np.arange(start), np.arange(stop, n_tokens)
+    pieces = [np.concatenate([around[0], np.arange(a, min(a + room, stop)), around[1]]) for a in firsts]
+    return np.concatenate(pieces), tuple(np.cumsum([len(piece) for piece in pieces])[:-1].tolist())
 
 
 def cut_text(n_tokens: int, within: tuple[int, int], max_length: int) -> tuple[NDArray[np.intp], tuple[int, int]]:

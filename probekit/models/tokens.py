@@ -12,7 +12,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from probekit.errors import InputError, ModelError, SpecError
-from probekit.models.prompts import Template, cut_text, text_range
+from probekit.models.alignment import one_copy
+from probekit.models.prompts import Template, cut_text, text_range, window_text
 from probekit.models.source import ModelSource
 
 CHUNK = 1024
@@ -24,14 +25,18 @@ class Encoded:
     """What the model reads, per text i.
 
     ``ids[i]``: (n_tokens,) int32, special tokens included. ``special[i]``, ``word[i]``: (n_tokens,) whether a token is
-    a special one, and the index of the word it is from (-1 for none). ``truncated``: (n,) whether the text was cut.
+    a special one, and the index of the word it is from by the tokenizer's own idea of words (-1 for none).
+    ``offsets[i]``: (n_tokens, 2) first character in the text, and the one after the last; an empty range for special
+    tokens, others outside of it for what a prompt puts around the text. ``truncated``: (n,) whether the text was cut.
     ``text_range``: (n, 2) first token of the text itself, and the one after its last: without special tokens and
-    without what a prompt puts around it.
+    without what a prompt puts around it. ``cuts[i]``: where the text is cut into pieces that are read one by one.
     """
 
     ids: list[NDArray[np.int32]]
     special: list[NDArray[np.bool_]]
     word: list[NDArray[np.int32]]
+    offsets: list[NDArray[np.int32]]
+    cuts: list[tuple[int, ...]]
     truncated: NDArray[np.bool_]
     text_range: NDArray[np.int64]
 
@@ -82,11 +87,13 @@ def encode(
     max_length: int,
     ids: Sequence[str],
     template: Template = PLAIN,
+    stride: int | None = None,
     on_progress: Callable[[int], None] = lambda _done: None,
 ) -> Encoded:
     """Tokenise each text inside ``template``, with the tokenizer's own special tokens unless the template has them.
 
-    A prompt that is too long loses tokens at the end of the text, never of what stands around it.
+    A prompt that is too long loses tokens at the end of the text, never of what stands around it; with ``stride`` it
+    is read in pieces instead that share so many tokens.
 
     Raises:
         InputError: a text that has no tokens at all (``ids`` names it). SpecError: ``max_length`` leaves no room.
@@ -94,7 +101,7 @@ def encode(
     n_special = tokenizer.num_special_tokens_to_add() if template.add_special_tokens else 0
     if max_length <= n_special:
         raise SpecError("--max-length", f"must leave room beside {n_special} special tokens", str(max_length))
-    found = Encoded([], [], [], np.zeros(len(texts), dtype=bool), np.zeros((len(texts), 2), dtype=np.int64))
+    found = Encoded([], [], [], [], [], np.zeros(len(texts), dtype=bool), np.zeros((len(texts), 2), dtype=np.int64))
     special_ids = frozenset(tokenizer.all_special_ids)
     for start in range(0, len(texts), CHUNK):
         part = texts[start : start + CHUNK]
@@ -102,24 +109,37 @@ def encode(
         for i, (text, encoding) in enumerate(zip(part, batch.encodings, strict=True), start=start):
             if not encoding.ids:
                 raise InputError(f"example {ids[i]}", "must give at least one token", repr(text[:40]))
-            _append(found, i, encoding, template.span(text), max_length=max_length, special_ids=special_ids)
+            _append(found, i, encoding, template.span(text), max_length=max_length, stride=stride, special=special_ids)
         on_progress(len(found.ids))
     return found
 
 
 def _append(
-    found: Encoded, i: int, encoding: Any, span: tuple[int, int], *, max_length: int, special_ids: frozenset[int]
+    found: Encoded,
+    i: int,
+    encoding: Any,
+    span: tuple[int, int],
+    *,
+    max_length: int,
+    stride: int | None,
+    special: frozenset[int],
 ) -> None:
-    """Add one tokenised text, cut to ``max_length``."""
+    """Add one tokenised text, cut to ``max_length`` or into pieces."""
     within = text_range(encoding.offsets, span)
-    kept, within = cut_text(len(encoding.ids), within, max_length)
+    cuts: tuple[int, ...] = ()
+    if stride is None:
+        kept, within = cut_text(len(encoding.ids), within, max_length)
+    else:
+        kept, cuts = window_text(len(encoding.ids), within, max_length, stride=stride)
     ids = np.array(encoding.ids, dtype=np.int32)[kept]
     added = np.array(encoding.special_tokens_mask, dtype=bool)[kept]
     word = np.array([-1 if w is None else w for w in encoding.word_ids], dtype=np.int32)[kept]
-    special = added | np.array([token in special_ids for token in ids.tolist()], dtype=bool)
-    word[special] = -1
+    is_special = added | np.array([token in special for token in ids.tolist()], dtype=bool)
+    word[is_special] = -1
     found.ids.append(ids)
-    found.special.append(special)
-    found.word.append(word)
-    found.truncated[i] = len(ids) < len(encoding.ids)
+    found.special.append(is_special)
+    found.word.append(one_copy(word, cuts))
+    found.offsets.append((np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2) - span[0])[kept])
+    found.cuts.append(cuts)
+    found.truncated[i] = not cuts and len(ids) < len(encoding.ids)
     found.text_range[i] = within

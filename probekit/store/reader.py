@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -194,6 +195,12 @@ class Cache:
         if names.TEXTS not in self._structure.blocks:
             raise CacheError(str(self.path), "the texts were not stored (--no-store-text)")
         return list(self._strings(names.TEXTS))
+
+    @cached_property
+    def words(self) -> list[list[str]] | None:
+        """The words of each example, if the data came as words; None for running text."""
+        column = self.spec.get("words")
+        return None if column is None else [json.loads(cell) for cell in self.column(column)]
 
     @cached_property
     def n_tokens(self) -> NDArray[np.int32]:

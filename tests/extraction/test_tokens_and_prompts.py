@@ -110,7 +110,7 @@ def test_what_is_refused(tmp_path, tiny_model, tiny_data):
     for options, message in (
         ({"prompt": "no place"}, r"--prompt: must have \{text\} in it exactly once"),
         ({"prompt": "{text} {text}"}, r"--prompt: must have \{text\} in it exactly once"),
-        ({"pool_over": "words"}, "--pool-over words: all or text"),
+        ({"pool_over": "words"}, "--pool-over words: one of all, text, span"),
         ({"pool_over": "text", "pooling": "mean_skip_first"}, "with --pool-over text take mean"),
         ({"chat_template": True}, "--chat-template: needs a tokenizer with a chat template"),
         ({"site": "head"}, "--site head: one of block, attention, mlp"),
