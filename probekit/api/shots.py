@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from probekit.api.probe import ProbeOptions, check_run, opened_caches, origin_of, prepare, workers
+from probekit.api.asking import ProbeOptions, check_run, prepare_texts
+from probekit.api.probe import opened_caches, workers
 from probekit.evaluate import Shots, few_shots
 from probekit.spec import Listener
 from probekit.store import Cache
@@ -32,11 +33,17 @@ def run_shots(
     """
     check_run(targets, options, jobs)
     with opened_caches(caches) as opened, workers(jobs) as executor:
-        asked = [prepare(cache, targets, options) for cache in opened]
+        asked = [prepare_texts(cache, targets, options, "few-shot curves") for cache in opened]
         done = [
             few_shots(
-                sources, read, question, shots=shots, origin=origin_of(cache), executor=executor, listener=listener
+                one.sources,
+                one.targets,
+                one.question,
+                shots=shots,
+                origin=one.origin,
+                executor=executor,
+                listener=listener,
             )
-            for cache, (sources, read, question) in zip(opened, asked, strict=True)
+            for one in asked
         ]
     return pd.concat(done, ignore_index=True)

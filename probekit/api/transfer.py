@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from probekit.api.probe import ProbeOptions, check_run, opened_caches, prepare, workers
+from probekit.api.asking import ProbeOptions, check_run, prepare_texts
+from probekit.api.probe import opened_caches, workers
 from probekit.errors import SpecError
 from probekit.evaluate.transfer import Domain, transfer
 from probekit.spec import Listener
@@ -34,10 +35,10 @@ def run_transfer(
     if len(caches) < 2:
         raise SpecError("--transfer", "at least two caches", str(len(caches)))
     with opened_caches(caches) as opened, workers(jobs) as executor:
-        asked = [prepare(cache, targets, options) for cache in opened]
-        for cache, (sources, _, _) in zip(opened, asked, strict=True):
+        asked = [prepare_texts(cache, targets, options, "transfer") for cache in opened]
+        for cache, one in zip(opened, asked, strict=True):
             _check_same(cache, opened[0])
-            mine, first = ([(s.pooling, s.layers) for s in part] for part in (sources, asked[0][0]))
+            mine, first = ([(s.pooling, s.layers) for s in part] for part in (one.sources, asked[0].sources))
             if mine != first:
                 message = f"must have the layers and poolings of {opened[0].path.name}; see --layers and --pooling"
                 raise SpecError(f"--transfer {cache.path.name}", message)
@@ -45,14 +46,14 @@ def run_transfer(
         tables = [
             transfer(
                 [
-                    Domain(name, sources[s], read[t], question)
-                    for name, (sources, read, question) in zip(names, asked, strict=True)
+                    Domain(name, one.sources[s], one.targets[t], one.question)
+                    for name, one in zip(names, asked, strict=True)
                 ],
                 model=opened[0].model,
                 executor=executor,
                 listener=listener,
             )
-            for s in range(len(asked[0][0]))
+            for s in range(len(asked[0].sources))
             for t in range(len(targets))
         ]
     return pd.concat(tables, ignore_index=True)

@@ -27,8 +27,9 @@ def demo(
     import joblib
     import pandas as pd
 
+    from probekit.api.asking import ProbeOptions
     from probekit.api.extract import extract
-    from probekit.api.probe import ProbeOptions, run_probes
+    from probekit.api.probe import run_probes
     from probekit.cli.probe import show_run
     from probekit.cli.progress import Bars
     from probekit.report import draw_curves, write_table

@@ -55,6 +55,15 @@ def probe(
     transfer: Annotated[
         list[Path] | None, typer.Option(help="Another cache to test on and fit on too; repeatable; OUT.transfer.csv.")
     ] = None,
+    subword: Annotated[
+        str, typer.Option(help="Tags of words: what stands for a word of several tokens: mean, first, last.")
+    ] = "mean",
+    viterbi: Annotated[
+        bool, typer.Option("--viterbi", help="Entity tags: decode whole sentences, I- only after its B- or I-.")
+    ] = False,
+    max_words: Annotated[
+        int, typer.Option(min=1, help="Tags of words: fit on so many at most, of sentences drawn at random.")
+    ] = 100_000,
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores there are]")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the curves: .png, .svg or .pdf.")] = None,
     save_probes: Annotated[
@@ -69,11 +78,13 @@ def probe(
     """
     import joblib
 
-    from probekit.api import probe as api
+    from probekit.api.asking import ProbeOptions
     from probekit.api.predict import check_probe_folder
+    from probekit.api.probe import run_probes
     from probekit.api.shots import run_shots
     from probekit.api.transfer import run_transfer
     from probekit.cli.progress import Bars
+    from probekit.evaluate.tagging import Tagging
     from probekit.report import json_path, side_path
 
     few = _shots(shots, draws, protocol)
@@ -83,7 +94,7 @@ def probe(
     check_writable(out, beside, plot, overwrite=overwrite)
     if save_probes is not None:
         check_probe_folder(save_probes, overwrite=overwrite)
-    options = api.ProbeOptions(
+    options = ProbeOptions(
         layers=layers,
         probes=_names(probe_names),
         poolings=_names(pooling),
@@ -92,6 +103,8 @@ def probe(
         task=task,
         seeds=seeds,
         controls=control or controls,
+        subword=subword,
+        tagging=Tagging(viterbi, max_words),
     )
     targets = target.split(",")
     side: dict[str, pd.DataFrame] = {}
@@ -100,7 +113,7 @@ def probe(
             side["shots"] = run_shots(caches, targets, options=options, shots=few, jobs=jobs, listener=bars)
         if transfer:
             side["transfer"] = run_transfer([*caches, *transfer], targets, options=options, jobs=jobs, listener=bars)
-        run = api.run_probes(
+        run = run_probes(
             caches,
             targets,
             options=options,

@@ -18,7 +18,13 @@ from probekit.metrics import SCORES, classification_metrics, multilabel_metrics,
 from probekit.probes import FittedProbe, Folds, fit_each_label, fit_probe
 from probekit.splits import Split, Target
 
-METRIC = {"classification": "accuracy", "regression": "r2", "multilabel": "micro_f1"}
+METRIC = {
+    "classification": "accuracy",
+    "regression": "r2",
+    "multilabel": "micro_f1",
+    "tags": "accuracy",
+    "entities": "entity_f1",
+}
 """The score that chooses the layer and gets the interval."""
 
 N_PAIRS = 500

@@ -8,21 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
+from probekit.spec import Json
 
-def class_rows(
-    truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: NDArray[Any], *, of_curve: dict[str, Any]
-) -> list[dict[str, Any]]:
+
+def class_rows(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: NDArray[Any]) -> list[Json]:
     """One row per class, with scikit-learn's definitions; 0 for what has no rows to divide by.
 
     ``truth``, ``predicted``: (n,) class codes, or (n, n_classes) 0 and 1. ``classes``: (n_classes,) labels.
-    ``of_curve``: goes into every row.
+
     """
     precision, recall, f1, support = precision_recall_fscore_support(
         truth, predicted, labels=np.arange(len(classes)), zero_division=0.0
     )
     return [
         {
-            **of_curve,
             "class": label,
             "precision": float(precision[c]),
             "recall": float(recall[c]),

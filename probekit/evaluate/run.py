@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from probekit.controls import shuffled_labels
 from probekit.errors import SpecError
 from probekit.evaluate.baselines import LengthTask, TextTask, length_score, text_score, trivial_score
-from probekit.evaluate.layer import Fit, LayerOutcomes, LayerTask, fit_layer
+from probekit.evaluate.layer import METRIC, Fit, LayerOutcomes, LayerTask, Outcome, fit_layer
+from probekit.evaluate.per_class import class_rows
 from probekit.evaluate.question import Question, StateSource, splits_for
 from probekit.evaluate.table import Curve, Origin, build_table
-from probekit.evaluate.work import Counter, Reader, run_tasks
+from probekit.evaluate.work import Counter, run_tasks
+from probekit.metrics import SCORES
 from probekit.probes import PROBES
 from probekit.spec import Evaluation, Json, Listener, Silent
 from probekit.splits import Target, inner_folds
@@ -60,17 +66,17 @@ def evaluate(
         start = sum(len(earlier.layers) for earlier in sources[:s])
         of_source = layers[start : start + len(source.layers)]
         curves += _curves(source, of_source, fits, text_of=text_of, length_of=length_of)
-    return build_table(curves, origin=origin, group=question.groups, details=_details(targets, question, fits))
+    return build_table(curves, origin=origin, group=question.groups, details=split_details(targets, question, fits))
 
 
 def _layer_task(source: StateSource, layer: int, fits: tuple[Fit, ...]) -> LayerTask:
     has_layer0 = layer != 0 and 0 in source.layers
     return LayerTask(
         layer,
-        Reader(source.read, layer),
+        partial(source.read, layer),
         fits,
-        read_layer0=Reader(source.read, 0) if has_layer0 and any("conditional" in f.controls for f in fits) else None,
-        read_random=None if source.read_random is None else Reader(source.read_random, layer),
+        read_layer0=partial(source.read, 0) if has_layer0 and any("conditional" in f.controls for f in fits) else None,
+        read_random=None if source.read_random is None else partial(source.read_random, layer),
     )
 
 
@@ -128,6 +134,8 @@ def _curves(
                 fits=tuple(fits[i] for i in real),
                 outcomes=tuple(tuple(layer.outcomes[i] for i in real) for layer in layers),
                 controls=tuple(tuple(layer.outcomes[i] for i in control) for layer in layers),
+                terms=tuple(_terms(fits[i], [layer.outcomes[i] for layer in layers]) for i in real),
+                classes=partial(_class_rows, [fits[i] for i in real], [[x.outcomes[i] for i in real] for x in layers]),
                 baseline=tuple(trivial_score(fits[i]) for i in real),
                 text_baseline=tuple(text_of.get((target, fits[i].split.seed), float("nan")) for i in real),
                 length_baseline=tuple(length_of.get(i, float("nan")) for i in real),
@@ -136,7 +144,23 @@ def _curves(
     return curves
 
 
-def _details(targets: Sequence[Target], question: Question, fits: Sequence[Fit]) -> Json:
+def _terms(fit: Fit, by_layer: Sequence[Outcome]) -> NDArray[np.float64]:
+    """(n_test, n_layers, n_terms) what each test row adds to the sums of the score."""
+    truth, score = fit.target.truth[fit.split.test], SCORES[METRIC[fit.target.task.kind]]
+    return np.stack([score.terms(truth, outcome.predicted) for outcome in by_layer], axis=1)
+
+
+def _class_rows(fits: Sequence[Fit], outcomes: Sequence[Sequence[Outcome]], layer: int) -> list[Json]:
+    """The test rows of all seeds together, by class; none for numbers."""
+    target = fits[0].target
+    if not len(target.classes):
+        return []
+    truth = np.concatenate([target.truth[fit.split.test] for fit in fits])
+    return class_rows(truth, np.concatenate([outcome.predicted for outcome in outcomes[layer]]), target.classes)
+
+
+def split_details(targets: Sequence[Target], question: Question, fits: Sequence[Fit]) -> Json:
+    """JSON with what the targets are and how the rows were divided."""
     splits = {(fit.target.name, fit.split.seed): fit.split for fit in fits}
     return {
         "targets": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from probekit.errors import InputError, SpecError
 from probekit.evaluate.layer import METRIC, as_floats, predict
 from probekit.evaluate.question import Question, StateSource, splits_for
 from probekit.evaluate.table import Origin
-from probekit.evaluate.work import Counter, Reader, run_tasks
+from probekit.evaluate.work import Counter, run_tasks
 from probekit.metrics import SCORES
 from probekit.probes.grid_search import quiet_fit
 from probekit.spec import SHOT_COLUMNS, Listener, Silent
@@ -85,7 +86,7 @@ def few_shots(
     listener = listener or Silent()
     fits = tuple(fit for target in targets for fit in PROTOCOLS[shots.protocol](target, question, shots))
     places = [(source, layer) for source in sources for layer in source.layers]
-    tasks = [ShotTask(Reader(source.read, layer), fits) for source, layer in places]
+    tasks = [ShotTask(partial(source.read, layer), fits) for source, layer in places]
     listener.stage("few shots", total=len(tasks), unit="layers")
     found: list[list[NDArray[np.float64]]] = Counter(listener)(run_tasks(executor, shot_scores, tasks))
     rows = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from probekit.evaluate.layer import METRIC, Fit, Outcome
-from probekit.evaluate.per_class import class_rows
 from probekit.metrics import (
     METRIC_NAMES,
     SCORES,
-    bootstrap_draws,
+    bootstrap_terms,
     differences_from,
     interval,
 )
@@ -45,6 +44,8 @@ class Origin:
 class Curve:
     """The outcomes of one target, pooling and probe. ``outcomes[layer][seed]``; ``controls`` alike, or empty inside.
 
+    ``terms[seed]``: (n_test, n_layers, n_terms) what each test row (of token tasks: sentence) adds to the sums that
+    ``SCORES[metric].value`` is made of. ``classes``: the rows of the table by class for the layer at a position.
     ``fits``, ``baseline``, ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``,
     ``pair_cosine``: one per layer.
     """
@@ -57,6 +58,8 @@ class Curve:
     fits: tuple[Fit, ...]
     outcomes: tuple[tuple[Outcome, ...], ...]
     controls: tuple[tuple[Outcome, ...], ...]
+    terms: tuple[NDArray[np.float64], ...]
+    classes: Callable[[int], list[Json]]
     baseline: tuple[float, ...]
     text_baseline: tuple[float, ...]
     length_baseline: tuple[float, ...]
@@ -79,7 +82,8 @@ def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, de
         warnings += _warnings(curve, best)
         choices.append(_choice(curve, best))
         chosen.append(_chosen_probe(curve, best, of_curve[best]))
-        classes += _class_rows(curve, best, of_curve[best])
+        of_best = {name: of_curve[best][name] for name in CLASS_COLUMNS if name in of_curve[best]}
+        classes += [{**of_best, **of_class} for of_class in curve.classes(best)]
     table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
     return Evaluation(
         table=table,
@@ -104,13 +108,10 @@ def curve_draws(curve: Curve, group: Column | None) -> NDArray[np.float64]:
     """
     n_draws = max(N_DRAWS, DRAWS_PER_COMPARISON * (len(curve.layers) - 1))
     draws = []
-    for s, fit in enumerate(curve.fits):
-        test = fit.split.test
-        predicted = np.stack([seeds[s].predicted for seeds in curve.outcomes], axis=1)
-        groups = None if group is None else group.values[test]
-        truth = fit.target.truth[test]
-        score = SCORES[curve.metric]
-        draws.append(bootstrap_draws(score, truth, predicted, groups=groups, seed=fit.split.seed, n_draws=n_draws))
+    for fit, terms in zip(curve.fits, curve.terms, strict=True):
+        groups = None if group is None else group.values[fit.split.test]
+        value, seed = SCORES[curve.metric].value, fit.split.seed
+        draws.append(bootstrap_terms(value, terms, groups=groups, seed=seed, n_draws=n_draws))
     return np.stack(draws)
 
 
@@ -120,11 +121,12 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
     draws = curve_draws(curve, group)
     compared = differences_from(draws.reshape(-1, len(curve.layers)), best)
     scores = [float(np.mean([outcome.metrics[curve.metric] for outcome in seeds])) for seeds in curve.outcomes]
+    compared_by = "accuracy" if target.task.kind == "entities" else curve.metric  # as Hewitt and Liang (2019) do
     layer0 = scores[curve.layers.index(0)] if 0 in curve.layers else np.nan
     rows = []
     for k, (layer, seeds) in enumerate(zip(curve.layers, curve.outcomes, strict=True)):
         low, high = interval(draws[:, :N_DRAWS, k])  # of all seeds: the spread of test rows and of splits
-        control = _mean([outcome.metrics[curve.metric] for outcome in curve.controls[k]])
+        control = _mean([outcome.metrics[compared_by] for outcome in curve.controls[k]])
         row = {
             "model": origin.model,
             "revision": origin.revision,
@@ -147,7 +149,7 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
             "baseline": _mean(curve.baseline),
             "text_baseline": _mean(curve.text_baseline),
             "control": control,
-            "selectivity": scores[k] - control,
+            "selectivity": _mean([outcome.metrics[compared_by] for outcome in seeds]) - control,
             "regularisation": float(np.exp(np.mean(np.log([outcome.regularisation for outcome in seeds])))),
             "grid_edge": any(outcome.grid_edge for outcome in seeds),
             "converged": all(outcome.converged for outcome in seeds),
@@ -219,17 +221,6 @@ def _chosen_probe(curve: Curve, best: int, row: Json) -> ChosenProbe:
         predicted=fit.target.labels(outcome.predicted),
         classes=tuple(fit.target.classes.tolist()),
     )
-
-
-def _class_rows(curve: Curve, best: int, row: Json) -> list[Json]:
-    """The test rows of all seeds together, by class."""
-    target = curve.fits[0].target
-    if not len(target.classes):
-        return []
-    truth = np.concatenate([fit.target.truth[fit.split.test] for fit in curve.fits])
-    predicted = np.concatenate([outcome.predicted for outcome in curve.outcomes[best]])
-    of_curve = {name: row[name] for name in ("model", "dataset", "target", "pooling", "layer", "probe")}
-    return class_rows(truth, predicted, target.classes, of_curve=of_curve)
 
 
 def _warnings(curve: Curve, best: int) -> list[str]:

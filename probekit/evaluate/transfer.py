@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from probekit.evaluate.layer import METRIC, Fit, as_floats, fit_on, part_score, 
 from probekit.evaluate.question import Question, StateSource
 from probekit.evaluate.run import plan_fits
 from probekit.evaluate.table import best_layer
-from probekit.evaluate.work import Counter, Reader, run_tasks
+from probekit.evaluate.work import Counter, run_tasks
 from probekit.metrics import SCORES, bootstrap_draws, interval
 from probekit.spec import TRANSFER_COLUMNS, Listener, Silent
 from probekit.splits import Target
@@ -72,7 +73,7 @@ def transfer(
     listener = listener or Silent()
     fits = tuple(tuple(plan_fits(d.target, replace(d.question, controls=()))) for d in domains)
     layers = domains[0].source.layers
-    tasks = [TransferTask(tuple(Reader(d.source.read, layer) for d in domains), fits) for layer in layers]
+    tasks = [TransferTask(tuple(partial(d.source.read, layer) for d in domains), fits) for layer in layers]
     listener.stage("transfer", total=len(tasks), unit="layers")
     found: list[TransferOutcome] = Counter(listener)(run_tasks(executor, transfer_layer, tasks))
     rows = []

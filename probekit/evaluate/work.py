@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from typing import Any, TypeVar
-
-from numpy.typing import NDArray
 
 from probekit.spec import Listener
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Reads one layer: picklable, so that a worker reads it and nothing is sent."""
-
-    read: Callable[[int], NDArray[Any]]
-    layer: int
-
-    def __call__(self) -> NDArray[Any]:
-        """(n, d_model)."""
-        return self.read(self.layer)
 
 
 class Counter:

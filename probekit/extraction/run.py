@@ -136,7 +136,7 @@ def _read_batch(backbone: Backbone, reading: Reading, batch: NDArray[np.int64], 
             raise
         if len(batch) == 1:
             raise OutOfMemoryError(
-                f"a text of {len(sequences[0])} tokens",
+                f"a text of {sizes.sum()} tokens",
                 "must fit into the device's memory; try --max-length",
                 str(error).splitlines()[0],
             ) from error

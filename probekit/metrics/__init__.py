@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probekit.metrics.bootstrap import bootstrap_draws, interval
+from probekit.metrics.bootstrap import bootstrap_draws, bootstrap_terms, interval
 from probekit.metrics.classification import classification_metrics
 from probekit.metrics.entities import (
     EntityRow,
@@ -28,6 +28,7 @@ __all__ = [
     "TagScheme",
     "best_tags",
     "bootstrap_draws",
+    "bootstrap_terms",
     "classification_metrics",
     "differences_from",
     "entity_counts",
@@ -45,9 +46,14 @@ __all__ = [
     "to_iob2",
 ]
 
+_OF_WORDS = ("oov_accuracy", "n_words", "n_words_lost")
+_OF_ENTITIES = ("entity_f1", "entity_precision", "entity_recall", "entity_f1_lenient", "viterbi_gain")
+
 METRIC_NAMES = {
     "classification": ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "auroc"),
     "regression": ("r2", "rmse", "mae", "pearson", "spearman"),
     "multilabel": ("accuracy", "micro_f1", "macro_f1", "auroc"),
+    "tags": ("accuracy", "macro_f1", *_OF_WORDS),
+    "entities": ("accuracy", *_OF_ENTITIES, *_OF_WORDS),
 }
 """The columns of the table by task."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,19 @@ def bootstrap_draws(
     replacement, as rows of one group are not independent (cluster bootstrap; Davison and Hinkley 1997, section 3.8),
     else rows. Draw b resamples the same rows for every layer, so the difference of two columns is a paired bootstrap.
     """
-    n_layers = predicted.shape[1]
-    terms = np.stack([score.terms(truth, predicted[:, k]) for k in range(n_layers)], axis=1)
+    terms = np.stack([score.terms(truth, predicted[:, k]) for k in range(predicted.shape[1])], axis=1)
+    return bootstrap_terms(score.value, terms, groups=groups, seed=seed, n_draws=n_draws)
+
+
+def bootstrap_terms(
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    terms: NDArray[np.float64],
+    *,
+    groups: NDArray[Any] | None,
+    seed: int,
+    n_draws: int = N_DRAWS,
+) -> NDArray[np.float64]:
+    """The same from what each row adds to the sums: ``terms`` (n, n_layers, n_terms), ``value`` as in ``Score``."""
     if groups is not None:
         names, group_of = np.unique(groups, return_inverse=True)
         of_groups = np.zeros((len(names), *terms.shape[1:]))
@@ -40,7 +51,7 @@ def bootstrap_draws(
         terms = of_groups
     flat = terms.reshape(len(terms), -1)
     sums = np.concatenate([counts @ flat for counts in _resampling_counts(len(terms), n_draws, seed)])
-    return score.value(sums.reshape(n_draws, n_layers, -1))
+    return value(sums.reshape(n_draws, *terms.shape[1:]))
 
 
 def interval(draws: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from probekit.metrics.entities import entity_counts, entity_f1
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Score:
     value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
     def __call__(self, truth: NDArray[Any], predicted: NDArray[Any]) -> float:
-        """The metric of ``truth`` and ``predicted``: (n,), or (n, n_labels) 0 and 1 for "micro_f1"."""
+        """The metric of ``truth`` and ``predicted``: (n,); (n, n_labels) 0 and 1 for "micro_f1"; lists of tags."""
         return float(self.value(self.terms(truth, predicted).sum(axis=0)))
 
 
@@ -65,4 +68,5 @@ SCORES: dict[str, Score] = {
     "accuracy": Score(_accuracy_terms, _accuracy_value),
     "r2": Score(_r2_terms, _r2_value),
     "micro_f1": Score(_micro_f1_terms, _micro_f1_value),
+    "entity_f1": Score(partial(entity_counts, strict=True), entity_f1),
 }

@@ -85,12 +85,23 @@ def window_text(
     room = max_length - (n_tokens - (stop - start))
     if n_tokens <= max_length:
         return np.arange(n_tokens), ()
-    if not 0 <= stride < room:
-        raise SpecError(f"--stride {stride}", f"0 to {room - 1}, fewer than the tokens of a text that fit in at once")
+    if room < 1:
+        raise _prompt_too_long(n_tokens - (stop - start), max_length)
+    check_stride(stride, room)
     firsts = range(start, stop - stride, room - stride)
     around = np.arange(start), np.arange(stop, n_tokens)
     pieces = [np.concatenate([around[0], np.arange(a, min(a + room, stop)), around[1]]) for a in firsts]
     return np.concatenate(pieces), tuple(np.cumsum([len(piece) for piece in pieces])[:-1].tolist())
+
+
+def check_stride(stride: int, room: int) -> None:
+    """Raise SpecError if pieces of ``room`` tokens of the text can't share ``stride`` of them."""
+    if not 0 <= stride < room:
+        raise SpecError(f"--stride {stride}", f"0 to {room - 1}, fewer than the tokens of a text that fit in at once")
+
+
+def _prompt_too_long(n_tokens: int, max_length: int) -> SpecError:
+    return SpecError("--max-length", f"the prompt alone takes {n_tokens} tokens", str(max_length))
 
 
 def cut_text(n_tokens: int, within: tuple[int, int], max_length: int) -> tuple[NDArray[np.intp], tuple[int, int]]:
@@ -103,6 +114,6 @@ def cut_text(n_tokens: int, within: tuple[int, int], max_length: int) -> tuple[N
     start, stop = within
     surplus = max(0, n_tokens - max_length)
     if surplus and stop - start <= surplus:
-        raise SpecError("--max-length", f"the prompt alone takes {n_tokens - (stop - start)} tokens", str(max_length))
+        raise _prompt_too_long(n_tokens - (stop - start), max_length)
     kept = np.concatenate([np.arange(stop - surplus), np.arange(stop, n_tokens)])
     return kept, (start, stop - surplus)

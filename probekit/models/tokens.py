@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from probekit.errors import InputError, ModelError, SpecError
 from probekit.models.alignment import one_copy
-from probekit.models.prompts import Template, cut_text, text_range, window_text
+from probekit.models.prompts import Template, check_stride, cut_text, text_range, window_text
 from probekit.models.source import ModelSource
 
 CHUNK = 1024
@@ -101,6 +101,8 @@ def encode(
     n_special = tokenizer.num_special_tokens_to_add() if template.add_special_tokens else 0
     if max_length <= n_special:
         raise SpecError("--max-length", f"must leave room beside {n_special} special tokens", str(max_length))
+    if stride is not None:
+        check_stride(stride, max_length - n_special)  # whether or not a text is long enough to need it
     found = Encoded([], [], [], [], [], np.zeros(len(texts), dtype=bool), np.zeros((len(texts), 2), dtype=np.int64))
     special_ids = frozenset(tokenizer.all_special_ids)
     for start in range(0, len(texts), CHUNK):

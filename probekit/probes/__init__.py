@@ -20,7 +20,17 @@ from probekit.probes.result import FitFunction, FittedProbe, Folds, ProbeKind
 from probekit.probes.ridge import fit_ridge
 from probekit.probes.sparse_logistic import fit_sparse_logistic
 
-__all__ = ["PROBES", "FitFunction", "FittedProbe", "Folds", "ProbeKind", "fit_each_label", "fit_estimator", "fit_probe"]
+__all__ = [
+    "PROBES",
+    "FitFunction",
+    "FittedProbe",
+    "Folds",
+    "ProbeKind",
+    "fit_each_label",
+    "fit_estimator",
+    "fit_probe",
+    "refit",
+]
 
 PROBES: dict[str, ProbeKind] = {
     "logistic": ProbeKind(("classification",), fit_logistic),
@@ -59,6 +69,13 @@ def _kind(probe: str, X: NDArray[Any]) -> ProbeKind:
     if np.asarray(X).dtype == np.float16:
         raise SpecError("X", "float32 or float64", "float16")
     return PROBES[probe]
+
+
+def refit(probe: str, fitted: FittedProbe, X: NDArray[Any], y: NDArray[Any], *, seed: int) -> FittedProbe:
+    """The same kind of probe with the hyper-parameter of ``fitted``, on other labels."""
+    if probe == "logistic":  # which has a faster way
+        return fit_logistic(X, y, folds=(), seed=seed, grid=(fitted.regularisation,))
+    return fit_once(clone(fitted.estimator), X, y)
 
 
 def fit_estimator(estimator: BaseEstimator, X: NDArray[Any], y: NDArray[Any]) -> FittedProbe:

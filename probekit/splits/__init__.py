@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probekit.splits.folds import inner_folds
-from probekit.splits.label_sets import label_lists
+from probekit.splits.label_sets import label_lists, parse_lists
 from probekit.splits.official import read_parts
 from probekit.splits.plan import DEFAULT_FRACTION, Column, Split, make_splits
 from probekit.splits.target import Target, Task, guess_task, read_target
@@ -18,6 +18,7 @@ __all__ = [
     "inner_folds",
     "label_lists",
     "make_splits",
+    "parse_lists",
     "read_parts",
     "read_target",
 ]

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from probekit.errors import InputError, SpecError
 from probekit.splits.label_sets import indicator_matrix, label_lists, parse_lists
 
-Kind = Literal["classification", "regression", "multilabel"]
+Kind = Literal["classification", "regression", "multilabel", "tags", "entities"]
+"""Tags and entities are of words, all others of whole texts."""
 
 KINDS: tuple[Kind, ...] = ("classification", "regression", "multilabel")
 
@@ -64,10 +65,10 @@ class Target:
         return self.codes if self.is_classes else self.y
 
     def labels(self, predicted: NDArray[Any]) -> NDArray[Any]:
-        """Predictions in the form of ``truth`` as labels, (n,): class names, lists of them, or numbers."""
+        """Predictions as labels, (n,): names of class codes (-1: ""), lists of names of 0 and 1, or numbers."""
         if self.task.kind == "multilabel":
             return label_lists(predicted, self.classes)
-        return self.classes[predicted] if self.is_classes else predicted
+        return predicted if not len(self.classes) else np.where(predicted < 0, "", self.classes[predicted])
 
 
 def guess_task(y: ArrayLike, name: str = "target") -> Task:

@@ -8,9 +8,11 @@ from probekit.store.reader import Cache, StoredSpec, open_cache, stored_spec
 from probekit.store.summary import CacheSummary, describe
 from probekit.store.token_states import TokenStates
 from probekit.store.verify import DatasetCheck, VerifyReport, verify
+from probekit.store.word_states import SUBWORDS, WordStates, word_matrix
 from probekit.store.writer import CacheWriter, open_writer, partial_path
 
 __all__ = [
+    "SUBWORDS",
     "Cache",
     "CacheSummary",
     "CacheWriter",
@@ -18,6 +20,7 @@ __all__ = [
     "StoredSpec",
     "TokenStates",
     "VerifyReport",
+    "WordStates",
     "columns_digest",
     "describe",
     "fingerprint",
@@ -28,4 +31,5 @@ __all__ = [
     "stored_values",
     "text_digest",
     "verify",
+    "word_matrix",
 ]

@@ -13,8 +13,9 @@ import skops.io
 from sklearn.linear_model import LogisticRegression
 
 from probekit import extract, open_cache
+from probekit.api.asking import ProbeOptions
 from probekit.api.predict import predict, save_probes
-from probekit.api.probe import ProbeOptions, run_probes
+from probekit.api.probe import run_probes
 from probekit.api.reading import read_states
 from probekit.cli import run
 from probekit.errors import ModelError, SpecError

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from probekit import extract
-from probekit.api.probe import ProbeOptions
+from probekit.api.asking import ProbeOptions
 from probekit.api.shots import run_shots
 from probekit.cli import run
 from probekit.evaluate import Shots

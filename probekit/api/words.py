@@ -1,0 +1,50 @@
+"""The words of a cache, their tags, and where their states are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from probekit.errors import SpecError
+from probekit.evaluate.tagging import Tags, WordSource, read_tags
+from probekit.splits import parse_lists
+from probekit.store import Cache, WordStates, word_matrix
+
+
+@dataclass(frozen=True)
+class WordReader:
+    """Reads one layer by word; picklable, so that a worker reads it and nothing is sent."""
+
+    cache: Cache
+    matrix: csr_matrix
+
+    def __call__(self, layer: int) -> WordStates:
+        """The states of ``layer``."""
+        return WordStates(self.cache.tokens(layer).stored, self.matrix)
+
+
+def has_tags(cache: Cache, column: str, task: str) -> bool:
+    """Whether a column holds a tag for each word: lists, where the data came as words (and no other task is asked)."""
+    return cache.words is not None and task == "auto" and parse_lists(cache.column(column)) is not None
+
+
+def word_source(cache: Cache, layers: tuple[int, ...], subword: str) -> WordSource:
+    """The words of ``cache``, ``subword`` saying how their tokens become one vector.
+
+    Raises SpecError if the cache has no token states.
+    """
+    words = cache.words or []
+    if cache.spec.get("tokens") is None:
+        message = "tags of words need the states of every token: extract with --tokens"
+        raise SpecError(f"cache {cache.path.name}", message, "pooled states only")
+    matrix = word_matrix(cache.tokens(layers[0]), [len(sentence) for sentence in words], subword)
+    lost = np.diff(matrix.indptr) == 0
+    return WordSource(subword, layers, cache.final_norm, words, lost, WordReader(cache, matrix))
+
+
+def cache_tags(cache: Cache, column: str) -> Tags:
+    """The tags in a column of ``cache`` for which ``has_tags`` holds."""
+    lists = parse_lists(cache.column(column)) or []
+    return read_tags(lists, column, words=cache.words or [], ids=cache.ids)
