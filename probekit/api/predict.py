@@ -22,12 +22,12 @@ from probekit.splits import label_lists
 
 MODEL_FIELDS = (
     *("model", "revision", "tokenizer", "max_length", "dtype", "batch_tokens", "store_dtype"),
-    *("prompt", "chat_template", "pool_over", "side", "site", "random_seed", "quantize"),
+    *("prompt", "chat_template", "pool_over", "side", "site", "random_seed", "quantize", "tokens"),
 )
 """What of a cache's spec a prediction must repeat."""
 
 
-CARD_FIELDS = (("task", str), ("pooling", str), ("layer", int), ("labels", list))
+CARD_FIELDS = (("task", str), ("pooling", str), ("layer", int), ("labels", list), ("viterbi", bool))
 """What a prediction needs of the card beside them."""
 
 
@@ -62,7 +62,7 @@ def save_probes(run: ProbeRun, folder: Path) -> list[Path]:
             raise SpecError(str(path), "two caches of one model give probes of one name; save them in separate runs")
     folder.mkdir(parents=True, exist_ok=True)
     for path, (chosen, spec) in zip(paths, run.chosen, strict=True):
-        save_probe(path, chosen.estimator, _card(chosen, spec))
+        save_probe(path, chosen.estimator, _card(chosen, spec, viterbi=bool(run.record["options"]["viterbi"])))
     return paths
 
 
@@ -71,7 +71,7 @@ def _file_name(chosen: ChosenProbe, spec: Json) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name) + SUFFIX
 
 
-def _card(chosen: ChosenProbe, spec: Json) -> Json:
+def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
     return {
         "target": chosen.target,
         "task": chosen.task,
@@ -79,7 +79,8 @@ def _card(chosen: ChosenProbe, spec: Json) -> Json:
         "pooling": chosen.pooling,
         "layer": chosen.layer,
         "labels": [plain_value(label) for label in chosen.classes],
-        "cache": {name: spec[name] for name in MODEL_FIELDS},
+        "viterbi": viterbi,
+        "cache": {name: spec[name] for name in MODEL_FIELDS} | ({"stride": spec["stride"]} if "stride" in spec else {}),
         "scores": {name: plain_value(value) for name, value in chosen.row.items()},
     }
 
@@ -101,24 +102,26 @@ def predict(
 
     Raises SpecError for a probe that can't be trusted or read, ModelError for another model, InputError for empty text.
     """
-    saved = load_probe(Path(probe))
-    _check_card(saved.card, Path(probe))
+    saved = open_probe(Path(probe), texts)
+    if saved.card["task"] in ("tags", "entities"):
+        raise SpecError(f"probe {probe}", "must be one of whole texts; this one tags words, see tag_texts")
+    if saved.card["cache"]["pool_over"] == "span":
+        raise SpecError(f"probe {probe}", "reads spans, whose places in new texts are not known")
+    source = same_model(saved.card["cache"], model)
+    from probekit.api.reading import Reader, read_states  # here, because it loads torch
+
+    reader = Reader(source, device, threads, trust_remote_code, listener or Silent())
+    return _answer(saved, read_states(reader, texts, card=saved.card))
+
+
+def open_probe(probe: Path, texts: Sequence[str]) -> SavedProbe:
+    """A saved probe whose card has what a prediction needs, for ``texts`` that have something to read."""
+    saved = load_probe(probe)
+    _check_card(saved.card, probe)
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"text {i + 1}", "must not be empty", repr(text))
-    source = same_model(saved.card["cache"], model)
-    from probekit.api.reading import read_states  # here, because it loads torch
-
-    states = read_states(
-        source,
-        texts,
-        card=saved.card,
-        device=device,
-        threads=threads,
-        trust_remote_code=trust_remote_code,
-        listener=listener or Silent(),
-    )
-    return _answer(saved, states)
+    return saved
 
 
 def _check_card(card: Json, probe: Path) -> None:

@@ -3,79 +3,119 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probekit.extraction import Reading, make_plan, run
+from probekit.models.alignment import one_copy, word_of_tokens
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
-from probekit.models.tokens import encode, load_tokenizer
+from probekit.models.tokens import Encoded, encode, load_tokenizer
 from probekit.spec import Json, Listener, WindowStates
-from probekit.store import stored_values
+from probekit.store import TokenStates, WordStates, stored_values, word_matrix
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How texts are read: by which model, where, and who is told."""
+
+    source: ModelSource
+    device: str
+    threads: int | None
+    trust_remote_code: bool
+    listener: Listener
+
+
+def read_states(reader: Reader, texts: Sequence[str], *, card: Json) -> NDArray[np.float32]:
+    """(n, d_model) float32 of the probe's layer and pooling, rounded as the cache it was fitted on rounded them."""
+    states, _ = _read(reader, texts, card, pooling=str(card["pooling"]))
+    return stored_values(states, card["cache"]["store_dtype"])
+
+
+def read_words(reader: Reader, words: Sequence[Sequence[str]], *, card: Json) -> tuple[WordStates, NDArray[np.bool_]]:
+    """The states of all ``words`` at the probe's layer, rounded alike, and which of them have no token (n_words,)."""
+    states, encoded = _read(reader, [" ".join(sentence) for sentence in words], card, pooling=None)
+    found = zip(encoded.offsets, words, encoded.cuts, strict=True)
+    word = [one_copy(word_of_tokens(offsets, sentence), cuts) for offsets, sentence, cuts in found]
+    tokens = TokenStates(
+        stored=stored_values(states, card["cache"]["tokens"]),
+        offsets=np.concatenate([[0], np.cumsum(encoded.n_tokens)]),
+        token_ids=np.concatenate(encoded.ids),
+        token_special=np.concatenate(encoded.special),
+        token_word=np.concatenate(word),
+    )
+    matrix = word_matrix(tokens, [len(sentence) for sentence in words], str(card["pooling"]))
+    return WordStates(tokens.stored, matrix), np.diff(matrix.indptr) == 0
 
 
 class _Collected:
-    """A ``FeatureSink`` that keeps the one pooled layer in memory."""
+    """A ``FeatureSink`` that keeps one layer in memory: a row for every text, or for every token."""
 
-    def __init__(self, windows: Sequence[tuple[int, int]], n: int, d_model: int) -> None:
-        self.windows = windows
+    def __init__(self, starts: Sequence[int], n: int, d_model: int) -> None:
+        self.starts = starts  # of the windows
         self.states = np.empty((n, d_model), dtype=np.float32)
 
     def pending(self) -> Sequence[int]:
         """All windows."""
-        return range(len(self.windows))
+        return range(len(self.starts))
 
     def write_window(self, states: WindowStates) -> None:
         """Keep the rows."""
-        (pooled,) = states.pooled.values()
-        self.states[slice(*self.windows[states.index])] = pooled
+        (found,) = [*states.pooled.values(), *states.tokens.values()]
+        start = self.starts[states.index]
+        self.states[start : start + len(found)] = found
 
 
-def read_states(
-    source: ModelSource,
-    texts: Sequence[str],
-    *,
-    card: Json,
-    device: str,
-    threads: int | None,
-    trust_remote_code: bool,
-    listener: Listener,
-) -> NDArray[np.float32]:
-    """(n, d_model) float32 of the probe's layer and pooling, rounded as the cache it was fitted on rounded them."""
-    cache = card["cache"]
+def _read(
+    reader: Reader, texts: Sequence[str], card: Json, *, pooling: str | None
+) -> tuple[NDArray[np.float32], Encoded]:
+    """The layer of ``card``, pooled, or without ``pooling`` the states of all tokens; and what the model read."""
+    cache, source, listener = card["cache"], reader.source, reader.listener
     listener.stage(f"loading {source.name}", total=0, unit="")
     backbone = load_backbone(
         source,
         Loading(
-            device=device,
+            device=reader.device,
             dtype=cache["dtype"],
             side=cache["side"],
             site=cache["site"],
             random_seed=cache["random_seed"],
             quantize=cache["quantize"],
-            threads=threads,
-            trust_remote_code=trust_remote_code,
+            threads=reader.threads,
+            trust_remote_code=reader.trust_remote_code,
         ),
     )
-    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(source, trust_remote_code=reader.trust_remote_code)
     encoded = encode(
         tokenizer,
         texts,
         max_length=cache["max_length"],
         ids=[str(i + 1) for i in range(len(texts))],
         template=make_template(cache["prompt"], chat=cache["chat_template"], tokenizer=tokenizer),
+        stride=cache.get("stride"),
     )
-    over = encoded.text_range if cache["pool_over"] == "text" else None
     plan = make_plan(
         encoded.n_tokens,
         batch_tokens=cache["batch_tokens"],
         padded=backbone.padded,
         length_limit=backbone.length_limit,
     )
-    sink = _Collected(plan.windows, len(texts), backbone.stack.d_model)
-    listener.stage("reading", total=int(encoded.n_tokens.sum()), unit="tokens")
-    reading = Reading(encoded.ids, plan, (int(card["layer"]),), (str(card["pooling"]),), over)
+    first_rows = [start for start, _ in plan.windows]
+    first_tokens = np.concatenate([[0], np.cumsum(encoded.n_tokens)])[first_rows].tolist()
+    n_tokens, d_model = int(encoded.n_tokens.sum()), backbone.stack.d_model
+    sink = _Collected(first_rows, len(texts), d_model) if pooling else _Collected(first_tokens, n_tokens, d_model)
+    reading = Reading(
+        ids=encoded.ids,
+        plan=plan,
+        layers=(int(card["layer"]),),
+        poolings=(pooling,) if pooling else (),
+        pool_over=encoded.text_range if cache["pool_over"] == "text" else None,
+        tokens=pooling is None,
+        cuts=encoded.cuts,
+    )
+    listener.stage("reading", total=n_tokens, unit="tokens")
     run(backbone, reading, sink, on_progress=lambda progress: listener.advance(progress.tokens))
-    return stored_values(sink.states, cache["store_dtype"])
+    return sink.states, encoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,42 +27,54 @@ def predict(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Use a saved probe on new text; prints CSV with the answer and, for classes, the probability of each."""
-    from probekit.api.predict import predict as run_predict
-    from probekit.cli.progress import Bars
+    """Use a saved probe on new text.
 
-    ids, texts = _texts(data or [], text or [], column)
+    Prints CSV with the answer and, for classes, the probability of each; for tags of words a line per entity or word
+    (on a terminal entities are coloured in their text).
+    """
+    from probekit.api.predict import predict as run_predict
+    from probekit.api.tagging import is_of_words, tag_texts
+    from probekit.cli.progress import Bars
+    from probekit.cli.tagged import print_tagged
+    from probekit.probes.saved import load_probe
+
+    ids, texts, words = _texts(data or [], text or [], column)
+    options: dict[str, Any] = {
+        "model": model,
+        "device": device,
+        "threads": threads,
+        "trust_remote_code": trust_remote_code,
+    }
+    if is_of_words(load_probe(probe).card):
+        with Bars() as bars:
+            tagged = tag_texts(probe, texts, words=words, listener=bars, **options)
+        print_tagged(ids, tagged, as_json=as_json)
+        return
     with Bars() as bars:
-        found = run_predict(
-            probe,
-            texts,
-            model=model,
-            device=device,
-            threads=threads,
-            trust_remote_code=trust_remote_code,
-            listener=bars,
-        )
+        found = run_predict(probe, texts, listener=bars, **options)
     _print(_rows(found, ids), as_json=as_json)
 
 
-def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[str], list[str]]:
+def _texts(
+    data: list[str], given: list[str], column: str | None
+) -> tuple[list[str], list[str], list[list[str]] | None]:
+    """Ids, texts, and the words of data that come as words."""
     import sys
 
     from probekit.errors import SpecError
 
     if bool(data) == bool(given):
         raise SpecError("predict", "needs either --text or DATA", "both" if data else "neither")
-    if given:
-        return [str(i + 1) for i in range(len(given))], given
     if data == ["-"]:
-        lines = sys.stdin.read().splitlines()
-        if not lines:
+        given = sys.stdin.read().splitlines()
+        if not given:
             raise SpecError("standard input", "needs a text per line", "nothing")
-        return [str(i + 1) for i in range(len(lines))], lines
+    if given:
+        return [str(i + 1) for i in range(len(given))], given, None
     from probekit.inputs import read_examples
 
     examples = read_examples(data, text=column)
-    return [str(i) for i in examples.ids], examples.texts
+    return [str(i) for i in examples.ids], examples.texts, examples.words
 
 
 def _rows(found: Prediction, ids: list[str]) -> list[Json]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from probekit.models.layers import layer_range
 from probekit.spec import Json
 from probekit.store import CacheSummary
 from probekit.store.disk import readable
-from probekit.store.reader import layer_range
 
 if TYPE_CHECKING:
     from probekit.api.estimating import Estimate
@@ -20,11 +20,12 @@ def print_summary(summary: CacheSummary, *, full: bool) -> None:
     """A line per fact; ``full`` adds the columns and how it was made."""
     rows = {
         "cache": f"{summary.path} ({readable(summary.file_bytes)}, {_state(summary)})",
-        "model": f"{summary.spec.get('model')} @ {_short(summary.spec.get('revision'), full=full)}",
+        "model": f"{summary.spec.get('model')} @ {_short(summary.spec.get('revision'), full=full)}{_random(summary)}",
         "data": f"{summary.provenance.get('dataset')}: {summary.n_examples:,} texts, {summary.total_tokens:,} tokens",
         "truncated": f"{summary.n_truncated:,} texts at {summary.spec.get('max_length')} tokens",
         "layers": f"{layer_range(summary.layers)} of {summary.spec.get('n_layers')}{_norm(summary)}",
-        "states": f"{', '.join(summary.poolings)} pooling, {summary.d_model} dimensions, {summary.pooled_dtype}",
+        "states": f"{', '.join(summary.poolings)} pooling, {summary.d_model} dimensions, computed in "
+        f"{summary.spec.get('dtype')}, stored as {summary.pooled_dtype}",
     }
     if full:
         rows["columns"] = ", ".join(f"{name} ({kind})" for name, kind in summary.columns.items()) or "none"
@@ -97,6 +98,11 @@ def _state(summary: CacheSummary) -> str:
 def _short(revision: object, *, full: bool) -> str:
     text = str(revision)
     return text if full or len(text) <= 24 else f"{text[:19]}…"
+
+
+def _random(summary: CacheSummary) -> str:
+    seed = summary.spec.get("random_seed")
+    return "" if seed is None else f" (random weights, seed {seed})"
 
 
 def _norm(summary: CacheSummary) -> str:

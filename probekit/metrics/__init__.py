@@ -10,6 +10,7 @@ from probekit.metrics.entities import (
     entity_f1,
     entity_precision,
     entity_recall,
+    entity_spans,
     entity_table,
 )
 from probekit.metrics.multilabel import multilabel_metrics
@@ -35,6 +36,7 @@ __all__ = [
     "entity_f1",
     "entity_precision",
     "entity_recall",
+    "entity_spans",
     "entity_table",
     "holm",
     "interval",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from probekit.errors import SpecError
 
 
@@ -31,3 +34,16 @@ def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
     if not chosen:
         raise SpecError(f"--layers {text}", f"there are layers 0..{n_layers}", "no layer at all")
     return tuple(sorted(chosen))
+
+
+def layer_range(layers: Sequence[int]) -> str:
+    """Ascending layers for people, three or more in a row shortened.
+
+    >>> layer_range((0, 1, 2)), layer_range((0, 4, 5)), layer_range((1, 3, 4, 5, 6))
+    ('0..2', '0, 4, 5', '1, 3..6')
+    """
+    parts: list[str] = []
+    for _, run in groupby(enumerate(layers), key=lambda place: place[1] - place[0]):
+        members = [layer for _, layer in run]
+        parts += [f"{members[0]}..{members[-1]}"] if len(members) > 2 else map(str, members)
+    return ", ".join(parts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from probekit.report.labels import METRIC_LABELS
+from probekit.report.labels import METRIC_LABELS, OF_WORDS, TRIVIAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,8 @@ def draw_curves(table: pd.DataFrame, path: Path, *, title: str = "") -> None:
     FigureCanvasAgg(figure)
     for i, target in enumerate(targets):
         _draw_panel(figure.add_subplot(rows, columns, i + 1), table[table["target"] == target])
-    if title:
-        figure.suptitle(title)
+    models, data = (", ".join(dict.fromkeys(table[name].astype(str))) for name in ("model", "dataset"))
+    figure.suptitle(title or f"{models}: {data}")
     metadata = {"Date": None} if path.suffix == ".svg" else None  # the same table, the same file
     figure.savefig(path, dpi=150, metadata=metadata)
 
@@ -62,9 +62,13 @@ def _draw_panel(axes: Axes, table: pd.DataFrame) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.25)
     axes.set_ylim(*_limits(table))
-    axes.plot([], [], color="grey", linestyle="--", linewidth=0.8, label="majority or mean")
+    axes.plot([], [], "o", color="grey", markerfacecolor="white", label="best on validation")
+    axes.fill_between([], [], [], color="grey", alpha=0.15, linewidth=0, label="95% interval")
+    axes.plot([], [], color="grey", linestyle="--", linewidth=0.8, label=TRIVIAL[table["task"].iloc[0]])
     if table["text_baseline"].notna().any():
-        axes.plot([], [], color="grey", linestyle=":", linewidth=1.2, label="words alone (TF-IDF)")
+        of_words = table["task"].iloc[0] in OF_WORDS
+        words = "each word looked up" if of_words else "words alone (TF-IDF)"
+        axes.plot([], [], color="grey", linestyle=":", linewidth=1.2, label=words)
     axes.legend(fontsize="small")
 
 

@@ -10,3 +10,6 @@ TRIVIAL = {
     "entities": "commonest tag",
 }
 """What the trivial baseline answers, by task."""
+
+OF_WORDS = ("tags", "entities")
+"""Tasks with a tag for each word: rows are sentences, and other things are held against the scores."""

@@ -10,10 +10,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from probekit.report.labels import METRIC_LABELS, TRIVIAL
+from probekit.models.layers import layer_range
+from probekit.report.labels import METRIC_LABELS, OF_WORDS, TRIVIAL
 
 CURVE = ["model", "target", "pooling", "probe"]
 """What tells one curve of the table from another."""
+
+
+LEVEL = 0.05
 
 
 def layer_tables(table: pd.DataFrame, *, bar_width: int = 24) -> Iterator[Group]:
@@ -25,7 +29,8 @@ def layer_tables(table: pd.DataFrame, *, bar_width: int = 24) -> Iterator[Group]
 def _layer_table(curve: pd.DataFrame, bar_width: int) -> Group:
     first = curve.iloc[0]
     metric = METRIC_LABELS[first["metric"]]
-    title = f"{first['target']}: {metric} of a {first['probe']} probe, {first['pooling']} pooling, {first['model']}"
+    pooled = f"{first['pooling']} of subwords" if first["task"] in OF_WORDS else f"{first['pooling']} pooling"
+    title = f"{first['target']}: {metric} of a {first['probe']} probe, {pooled}, {first['model']}"
     table = Table(box=None)
     table.add_column("layer", justify="right", no_wrap=True)
     table.add_column(metric, justify="right", no_wrap=True)
@@ -52,24 +57,27 @@ def _layer_table(curve: pd.DataFrame, bar_width: int) -> Group:
 def _caption(curve: pd.DataFrame, metric: str) -> str:
     first = curve.iloc[0]
     chosen = curve[curve["selected"]].iloc[0]
+    of_words = first["task"] in OF_WORDS
     held = [f"{TRIVIAL[first['task']]} {first['baseline']:.3f}"]
     if pd.notna(first["text_baseline"]):
-        held.append(f"words alone (TF-IDF) {first['text_baseline']:.3f}")
+        held.append(f"{'each word looked up' if of_words else 'words alone (TF-IDF)'} {first['text_baseline']:.3f}")
     if pd.notna(chosen["delta_layer0"]):
         held.append(f"layer 0 {chosen['score'] - chosen['delta_layer0']:.3f}")
-    if pd.notna(chosen["control"]):
+    if pd.notna(chosen["control"]) and not of_words:
         held.append(f"shuffled labels {chosen['control']:.3f}")
     if pd.notna(chosen["length_baseline"]):
         held.append(f"length alone {chosen['length_baseline']:.3f}")
     if pd.notna(chosen["random_model"]):
         held.append(f"random weights {chosen['random_model']:.3f}")
     classes = f"{first['n_classes']:.0f} classes; " if pd.notna(first["n_classes"]) else ""
-    rows = f"{classes}{first['n_train']} train, {first['n_val']} validation, {first['n_test']} test rows"
+    unit = "sentences" if of_words else "rows"
+    rows = f"{classes}{first['n_train']} train, {first['n_val']} validation, {first['n_test']} test {unit}"
     norm = "\n* after the model's final norm" if curve["final_norm"].any() else ""
     lines = [
         f"→ layer {chosen['layer']} is best on validation: test {metric} {chosen['score']:.3f}",
+        *_alike(curve),
         "against " + ", ".join(held),
-        *_information(chosen),
+        *(_tagging(chosen) if of_words else _information(chosen)),
         rows + _groups(first),
     ]
     return "\n".join(lines) + norm
@@ -82,6 +90,23 @@ def _groups(first: pd.Series) -> str:
     if first["n_groups_crossing"]:
         return f"; LEAK: {first['n_groups_crossing']:.0f} groups of {first['group']} are in more than one part"
     return f", {first['n_groups_test']:.0f} groups of {first['group']} in the test, none elsewhere"
+
+
+def _alike(curve: pd.DataFrame) -> list[str]:
+    """The layers that the test rows can't tell from the chosen one, if there are others that they can."""
+    same = curve[curve["p_vs_best"].astype(float) > LEVEL]["layer"].tolist()
+    return [f"not clearly different (p > {LEVEL}): {layer_range(tuple(same))}"] if same else []
+
+
+def _tagging(chosen: pd.Series) -> list[str]:
+    """What token tasks have beside the score."""
+    found = [f"words {chosen['accuracy']:.3f} right", f"new words {chosen['oov_accuracy']:.3f}"]
+    if chosen["task"] == "entities":
+        found.insert(0, f"lenient entity F1 {chosen['entity_f1_lenient']:.3f}")
+    if pd.notna(chosen["viterbi_gain"]):
+        found.append(f"decoding sentences gains {chosen['viterbi_gain']:+.3f}")
+    control = f"control task {chosen['control']:.3f} right, selectivity {chosen['selectivity']:+.3f}"
+    return ["; ".join(found), control]
 
 
 def _information(chosen: pd.Series) -> list[str]:

@@ -39,7 +39,9 @@ def indicator_matrix(
     for row, labels in enumerate(lists):
         texts = ["" if label is None else str(label) for label in labels]
         if len(set(texts)) < len(texts) or "" in texts:
-            raise InputError(f"row {ids[row]!s}, column {name!r}", "every label once, none empty", str(list(labels)))
+            raise InputError(
+                f"example {ids[row]!s}, column {name!r}", "every label once, none empty", str(list(labels))
+            )
         sets.append(set(texts))
     known = sorted(set().union(*sets))
     if len(known) < 2:

@@ -162,11 +162,11 @@ def _check_columns(
     if groups is not None:
         missing = np.flatnonzero(is_missing(np.asarray(groups.values)))
         if len(missing):
-            more = f" (and {len(missing) - 1} more rows)" if len(missing) > 1 else ""
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise InputError(
-                f"row {ids[missing[0]]!s}, group column {groups.name!r}",
-                f"every row must have a group{more}",
-                repr(groups.values[missing[0]]),
+                f"example {ids[missing[0]]!s}, group column {groups.name!r}",
+                f"every example must have a group{more}",
+                "none",
             )
 
 

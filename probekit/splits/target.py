@@ -119,9 +119,9 @@ def read_target(values: ArrayLike, name: str, *, ids: Sequence[Any] | NDArray[An
         raise InputError(f"column {name!r}", "at least one row")
     missing = np.flatnonzero(is_missing(y))
     if len(missing):
-        more = f" (and {len(missing) - 1} more rows)" if len(missing) > 1 else ""
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise InputError(
-            f"row {ids[missing[0]]!s}, column {name!r}", f"every row must have a label{more}", repr(y[missing[0]])
+            f"example {ids[missing[0]]!s}, column {name!r}", f"every example must have a label{more}", "none"
         )
     if task not in ("auto", *KINDS):
         raise SpecError(f"--task {task}", f"one of auto, {', '.join(KINDS)}")

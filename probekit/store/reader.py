@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import CacheError, SpecError
+from probekit.models.layers import layer_range
 from probekit.spec import Json
 from probekit.store import layout as names
 from probekit.store.structure import Block, Structure, inspect_file, open_checked
@@ -288,17 +289,6 @@ class Cache:
             raise CacheError(str(self.path), "this cache is closed")
         if not self.path.exists() or _identity(self.path) != self._identity:
             raise CacheError(str(self.path), "the file was replaced or removed since it was opened; open it again")
-
-
-def layer_range(layers: tuple[int, ...]) -> str:
-    """Layers for people.
-
-    >>> layer_range((0, 1, 2)), layer_range((0, 4)), layer_range((3,))
-    ('0..2', '0, 4', '3')
-    """
-    if len(layers) > 2 and layers == tuple(range(layers[0], layers[-1] + 1)):
-        return f"{layers[0]}..{layers[-1]}"
-    return ", ".join(map(str, layers))
 
 
 def final_norm_layers(structure: Structure) -> frozenset[int]:

@@ -155,7 +155,7 @@ def test_a_missing_label_is_named_at_probing(here, capsys):
     assert run(["extract", "model", "data.tsv", "--out", "new.h5"]) == 0
     capsys.readouterr()
     assert run(["probe", "new.h5", "--target", "label"]) == 2
-    assert "row 1, column 'label': every row must have a label" in capsys.readouterr().err
+    assert "example 1, column 'label': every example must have a label" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(here):

@@ -99,7 +99,7 @@ def test_what_is_no_set_of_labels():
     def read(*cells, task="auto"):
         return read_target(np.array(cells, dtype=object), "mood", ids=["r1", "r2"], task=task)
 
-    with pytest.raises(InputError, match=r"row r2, column 'mood': every label once, none empty; got \['a', 'a'\]"):
+    with pytest.raises(InputError, match=r"example r2, column 'mood': every label once, none empty; got \['a', 'a'\]"):
         read('["a"]', '["a","a"]')
     with pytest.raises(InputError, match=r"at least two labels to tell apart; got a"):
         read('["a"]', "[]")

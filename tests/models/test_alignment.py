@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ def test_pieces_hold_all_of_the_text_and_all_around_it(case):
         assert inner[-1] == list(range(inner[-1][0], inner[-1][-1] + 1))
     assert all(len(piece) == max_length for piece in pieces[:-1])
     assert (inner[0][0], inner[-1][-1]) == (before, before + text - 1)
-    for left, right in zip(inner, inner[1:], strict=False):
+    for left, right in pairwise(inner):
         assert len(set(left) & set(right)) == stride
         assert right[0] == left[-1] + 1 - stride
         assert right[-1] > left[-1]

@@ -21,7 +21,14 @@ def table():
     for target, metric in (('la"bel, one', "accuracy"), ("height", "r2")):
         for layer in range(3):
             row = dict.fromkeys(TABLE_COLUMNS)
-            row |= {"model": "org/m", "target": target, "metric": metric, "layer": layer, "n_layers": 2}
+            row |= {
+                "model": "org/m",
+                "dataset": "d.tsv",
+                "target": target,
+                "metric": metric,
+                "layer": layer,
+                "n_layers": 2,
+            }
             row |= {"task": "classification" if metric == "accuracy" else "regression", "pooling": "mean"}
             row |= {"probe": "logistic", "score": 0.5 + layer / 10, "ci_low": 0.4, "ci_high": 0.9, "val_score": 0.5}
             row |= {"selected": layer == 1, "final_norm": layer == 2, "baseline": -0.1, "delta_layer0": layer / 10}

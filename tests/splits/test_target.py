@@ -61,7 +61,7 @@ def test_no_rows():
 )
 @pytest.mark.parametrize("task", ["auto", "classification"])
 def test_a_missing_label_names_its_row(values, task):
-    with pytest.raises(InputError, match=r"row row1, column 'y': every row must have a label \(and 1 more rows\)"):
+    with pytest.raises(InputError, match=r"example row1, column 'y': every example must have a label \(and 1 more\)"):
         read(values, task=task)
 
 

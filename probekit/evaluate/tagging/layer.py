@@ -15,13 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError
 from probekit.evaluate.layer import Fit, LayerOutcomes, Outcome
+from probekit.evaluate.tagging.decoding import decode_words
 from probekit.evaluate.tagging.tags import Tags
 from probekit.evaluate.tagging.words import WordStates
-from probekit.metrics import best_tags, entity_counts, entity_f1, entity_precision, entity_recall
+from probekit.metrics import entity_counts, entity_f1, entity_precision, entity_recall
 from probekit.probes import fit_probe, refit
-
-BATCH_WORDS = 8192
-"""Words whose states are in memory at a time, beside those of the fit."""
 
 
 @dataclass(frozen=True)
@@ -116,27 +114,17 @@ def predict_tags(
     *,
     viterbi: bool,
 ) -> NDArray[np.int64]:
-    """Codes of the tags of all words of ``sentences``, one sentence after the other; lost words get ``lost_code``."""
-    tags = fit.tags
-    words = tags.words_of(sentences)
-    there = ~fit.lost[words]
-    column = np.searchsorted(tags.target.classes, estimator.classes_)
-    if not viterbi:
-        answers = np.full(len(words), tags.lost_code)
-        found = [estimator.predict(states.rows(part)) for part in _batches(words[there])]
-        answers[there] = np.searchsorted(tags.target.classes, np.concatenate(found)) if found else 0
-        return answers
-    probability = np.zeros((len(words), len(tags.target.classes)))
-    probability[:, tags.lost_code] = ~there
-    rows = np.flatnonzero(there)
-    for part in _batches(rows):
-        probability[np.ix_(part, column)] = estimator.predict_proba(states.rows(words[part]))
-    with np.errstate(divide="ignore"):
-        return best_tags(np.log(probability), tags.target.classes.tolist(), tags.lengths[sentences])
-
-
-def _batches(words: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return [words[start : start + BATCH_WORDS] for start in range(0, len(words), BATCH_WORDS)]
+    """Codes of the tags of all words of ``sentences``, one sentence after the other."""
+    words = fit.tags.words_of(sentences)
+    return decode_words(
+        states,
+        estimator,
+        words,
+        lost=fit.lost[words],
+        classes=fit.tags.target.classes,
+        lost_code=fit.tags.lost_code,
+        lengths=fit.tags.lengths[sentences] if viterbi else None,
+    )
 
 
 def tag_score(tags: Tags, sentences: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:

@@ -37,7 +37,7 @@ class Tags:
     @property
     def lost_code(self) -> int:
         """What a word without any token is taken to be: outside of every entity, or no tag at all (-1)."""
-        return int(np.searchsorted(self.target.classes, OUTSIDE)) if self.is_entities else -1
+        return lost_code(self.target.classes, self.target.task.kind)
 
     def words_of(self, sentences: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of the words of ``sentences``, one sentence after the other."""
@@ -53,6 +53,11 @@ class Tags:
         return [names[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
+def lost_code(classes: NDArray[Any], task: str) -> int:
+    """What a word without any token is taken to be: outside of every entity, or no tag at all (-1)."""
+    return int(np.searchsorted(classes, OUTSIDE)) if task == "entities" else -1
+
+
 def read_tags(
     lists: Sequence[Sequence[Any]], name: str, *, words: Sequence[Sequence[str]], ids: Sequence[Any] | NDArray[Any]
 ) -> Tags:
@@ -63,7 +68,7 @@ def read_tags(
     Raises InputError for a sentence with more or fewer tags than words, an empty tag, and fewer than two tags in all.
     """
     for row, (tags, sentence) in enumerate(zip(lists, words, strict=True)):
-        where = f"row {ids[row]!s}, column {name!r}"
+        where = f"example {ids[row]!s}, column {name!r}"
         if len(tags) != len(sentence):
             raise InputError(where, f"a tag for each of its {len(sentence)} words", str(len(tags)))
         if any(tag is None or tag == "" for tag in tags):

@@ -1,0 +1,108 @@
+"""A saved probe of word tags on new texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from probekit.api.predict import open_probe
+from probekit.api.same_model import same_model
+from probekit.errors import SpecError
+from probekit.evaluate.tagging import decode_words, lost_code
+from probekit.inputs.raw_words import split_words
+from probekit.metrics import entity_spans
+from probekit.spec import Json, Listener, Silent
+
+
+@dataclass(frozen=True)
+class Entity:
+    """An entity in a text: ``text[start:end]``."""
+
+    type: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """``words``: (first character, the one after the last) of each word of ``text``; ``tags``: one for each.
+
+    (The tag is "", or O for entities, if a word was not read.)
+
+    ``entities``: what the tags say, if they are of entities; else None.
+    """
+
+    text: str
+    words: tuple[tuple[int, int], ...]
+    tags: tuple[str, ...]
+    entities: tuple[Entity, ...] | None
+
+
+def tag_texts(
+    probe: str | os.PathLike[str],
+    texts: Sequence[str],
+    *,
+    words: Sequence[Sequence[str]] | None = None,
+    model: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+    listener: Listener | None = None,
+) -> list[TaggedText]:
+    """Tag the words of ``texts`` with a saved probe (``.skops``); the model reads them up to the probe's layer only.
+
+    ``words``: those of each text, if it was joined from them with single blanks; else texts are split at blanks, with
+    punctuation and clitics apart. The model reads the words with single blanks between, as it did for the probe.
+    ``model``: as for ``predict``.
+
+    Raises SpecError for a probe of whole texts or one that can't be trusted or read, ModelError for another model,
+    InputError for empty text.
+    """
+    saved = open_probe(Path(probe), texts)
+    if not is_of_words(saved.card):
+        raise SpecError(f"probe {probe}", "must be one of word tags", str(saved.card["task"]))
+    spans = [split_words(text) for text in texts] if words is None else [_joined(sentence) for sentence in words]
+    split = [[text[a:b] for a, b in found] for text, found in zip(texts, spans, strict=True)]
+    source = same_model(saved.card["cache"], model)
+    from probekit.api.reading import Reader, read_words  # here, because it loads torch
+
+    reader = Reader(source, device, threads, trust_remote_code, listener or Silent())
+    states, lost = read_words(reader, split, card=saved.card)
+    classes = np.array(saved.card["labels"])
+    lengths = np.array([len(sentence) for sentence in split])
+    codes = decode_words(
+        states,
+        saved.estimator,
+        np.arange(len(lost)),
+        lost=lost,
+        classes=classes,
+        lost_code=lost_code(classes, saved.card["task"]),
+        lengths=lengths if saved.card["viterbi"] else None,
+    )
+    tags = np.where(codes < 0, "", classes[codes]).tolist()
+    ends = np.cumsum(lengths)
+    of_texts = [tags[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    return [
+        TaggedText(text, tuple(found), tuple(mine), _entities(mine, found, saved.card))
+        for text, found, mine in zip(texts, spans, of_texts, strict=True)
+    ]
+
+
+def is_of_words(card: Json) -> bool:
+    """Whether a probe's card says that it tags words."""
+    return card["task"] in ("tags", "entities")
+
+
+def _joined(words: Sequence[str]) -> list[tuple[int, int]]:
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
+    return [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
+
+
+def _entities(tags: list[str], words: list[tuple[int, int]], card: Json) -> tuple[Entity, ...] | None:
+    if card["task"] != "entities":
+        return None
+    return tuple(Entity(kind, words[a][0], words[b - 1][1]) for kind, a, b in entity_spans(tags))

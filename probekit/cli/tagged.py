@@ -1,0 +1,60 @@
+"""Tagged texts on a terminal, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from probekit.spec import Json
+
+if TYPE_CHECKING:
+    from probekit.api.tagging import TaggedText
+
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+
+
+def print_tagged(ids: Sequence[str], found: Sequence[TaggedText], *, as_json: bool) -> None:
+    """One JSON object per text; or a CSV line per entity (or tagged word), in colours where somebody looks on."""
+    if as_json:
+        for name, tagged in zip(ids, found, strict=True):
+            typer.echo(json.dumps({"id": name, "text": tagged.text, **_parts(tagged)}, ensure_ascii=False))
+    elif sys.stdout.isatty() and all(tagged.entities is not None for tagged in found):
+        _print_coloured(found)
+    else:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["id", "start", "end", "tag", "text"])
+        for name, tagged in zip(ids, found, strict=True):
+            for key, parts in _parts(tagged).items():
+                tag = "type" if key == "entities" else "tag"
+                writer.writerows([name, part["start"], part["end"], part[tag], part["text"]] for part in parts)
+
+
+def _parts(tagged: TaggedText) -> dict[str, list[Json]]:
+    """The entities if the tags are of entities, else the words; characters counted from 0, ``end`` after the last."""
+    if tagged.entities is not None:
+        of_text = [(entity.start, entity.end, entity.type) for entity in tagged.entities]
+        return {"entities": [{"text": tagged.text[a:b], "type": kind, "start": a, "end": b} for a, b, kind in of_text]}
+    words = zip(tagged.words, tagged.tags, strict=True)
+    return {"words": [{"text": tagged.text[a:b], "tag": tag, "start": a, "end": b} for (a, b), tag in words]}
+
+
+def _print_coloured(found: Sequence[TaggedText]) -> None:
+    kinds = sorted({entity.type for tagged in found for entity in tagged.entities or ()})
+    colour = {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)}
+    console = Console()
+    for tagged in found:
+        line, at = Text(), 0
+        for entity in tagged.entities or ():
+            line.append(tagged.text[at : entity.start])
+            line.append(
+                f"[{tagged.text[entity.start : entity.end]} {entity.type}]", style=f"bold {colour[entity.type]}"
+            )
+            at = entity.end
+        console.print(line.append(tagged.text[at:]))
