@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import re
 import shlex
 from pathlib import Path
@@ -29,6 +30,15 @@ def folder(tmp_path_factory):
         texts, labels = tiny_texts(n, seed=seed)
         rows = [f"{t}\t{y}\t{i % 5 + 0.5}\tauthor{i % 8}" for i, (t, y) in enumerate(zip(texts, labels, strict=True))]
         (folder / f"{name}.tsv").write_text("\n".join(["text\tlabel\tstars\tauthor", *rows, ""]))
+    names = {"John Smith": "person", "Google": "organisation", "New York": "location"}
+    lines = []
+    for i in range(60):
+        (name, kind), verb = list(names.items())[i % 3], ["is", "in", "at"][i % 2]
+        first, *more = name.split()
+        lines += [f"{first}\tB-{kind}", *(f"{word}\tI-{kind}" for word in more), f"{verb}\tO", f"film{i % 7}\tO", ""]
+    (folder / "entities.conll").write_text("\n".join(lines))
+    spans = [{"text": f"the {w} is fine", "start": 4, "end": 8, "type": t} for w, t in (("film", "a"), ("plot", "b"))]
+    (folder / "spans.jsonl").write_text("".join(json.dumps(span) + "\n" for span in spans * 10))
     return folder
 
 

@@ -332,3 +332,5 @@ def test_which_copy_is_kept():
     assert kept([0, 1, 2, 3, 4], [1, 2, 3, 4, 5]) == [0, 1, 2, -1, -1, -1, -1, 3, 4, 5]  # the farthest from a cut
     assert kept([0, 1, 2, 3], [1, 2, 3, 4]) == [0, 1, 2, -1, -1, -1, 3, 4]  # of equals the first
     assert kept([0, 1], [1, 2], [2, 3]) == [0, 1, -1, 2, -1, 3]
+    assert kept([0, 1, 2], [5, 0, 1, 2]) == [0, -1, -1, 5, -1, 1, 2]  # no cut before the first piece
+    assert kept([0, 1, 2, 5], [0, 1, 2]) == [0, 1, -1, 5, -1, -1, 2]  # nor after the last

@@ -98,8 +98,11 @@ def _sentences(tags: Tags, train: NDArray[np.int64], max_words: int) -> NDArray[
 
 def _folds(fit: TagFit, question: Question) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Inner folds of the training words, whole sentences (or groups of them) together."""
-    sentence_of = np.repeat(np.arange(len(fit.tags.lengths)), fit.tags.lengths)[fit.train]
-    groups = sentence_of if question.groups is None else question.groups.values[sentence_of]
+    # Sentences are named by their place in the random order, so that their order in the file changes nothing.
+    n = len(fit.learnt_from)
+    names = np.arange(n) if question.groups is None else question.groups.values[fit.learnt_from]
+    there = ~fit.lost[fit.tags.words_of(fit.learnt_from)]
+    groups = np.repeat(names, fit.tags.lengths[fit.learnt_from])[there]
     codes = fit.tags.codes[fit.train]
     folds = inner_folds(codes, stratify=False, groups=groups, seed=fit.fit.split.seed)
     return folds[:1] if len(codes) > MANY_WORDS else folds

@@ -1,0 +1,160 @@
+"""Tags from a CoNLL file to the table and from a saved probe back to text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from seqeval.metrics import f1_score
+from seqeval.scheme import IOB2
+
+from probekit import extract, open_cache, probe_layers
+from probekit.api.asking import ProbeOptions
+from probekit.api.predict import predict, save_probes
+from probekit.api.probe import run_probes
+from probekit.api.tagging import Entity, tag_texts
+from probekit.cli import run
+from probekit.errors import InputError, SpecError
+from probekit.evaluate.tagging import Tagging
+from probekit.inputs import read_examples
+from tests.inputs.cases import DATA, needs_data
+from tests.packaged import minilm
+from tests.tiny import WORDS
+
+pytestmark = pytest.mark.filterwarnings("ignore::probekit.ProbekitWarning")
+
+
+@pytest.fixture(scope="module")
+def conll(tmp_path_factory):
+    """Sentences in which film and plot are things, of one or two words; a word twice as long as the model reads."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for _ in range(80):
+        for word in rng.choice(WORDS, size=int(rng.integers(3, 9))):
+            if word in ("film", "plot"):
+                lines += [f"{word} NN B-thing", *(["actor NN I-thing"] if rng.random() < 0.3 else [])]
+            else:
+                lines.append(f"{word} JJ O")
+        lines.append("")
+    path = tmp_path_factory.mktemp("conll") / "train.conll"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory, tiny_model, conll):
+    out = tmp_path_factory.mktemp("tagged") / "cache.h5"
+    extract(tiny_model, conll, out=out, tokens=True, dtype="float32").close()
+    return out
+
+
+def test_the_table(cache, tmp_path, capsys):
+    table = probe_layers(cache, "ner,column_2", seeds=2)
+    assert table["target"].tolist() == ["ner"] * 3 + ["column_2"] * 3
+    assert table["metric"].tolist() == ["entity_f1"] * 3 + ["accuracy"] * 3
+    assert (table["pooling"] == "mean").all()
+    assert (table["score"][table["selected"]] > 0.7).all()
+    out = tmp_path / "l.csv"
+    command = ["probe", str(cache), "--target", "ner", "--subword", "last", "--viterbi", "--jobs", "1", "--per-class"]
+    assert run([*command, "--out", str(out), "--plot", str(tmp_path / "l.png")]) == 0
+    text = capsys.readouterr().out
+    for part in ("entity F1", "last of subwords", "each word looked up", "lenient entity F1", "selectivity", "thing"):
+        assert part in text
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert (record["options"]["subword"], record["options"]["viterbi"]) == ("last", True)
+    assert "entity_f1" in next(csv.DictReader(io.StringIO(out.read_text())))
+
+
+@pytest.mark.parametrize("viterbi", [False, True])
+@pytest.mark.parametrize("target", ["ner", "column_2"])
+def test_a_saved_probe_repeats_its_test_predictions(cache, conll, tiny_model, tmp_path, target, viterbi):
+    if viterbi and target != "ner":
+        pytest.skip("decoding is for entities")
+    done = run_probes([cache], [target], options=ProbeOptions(tagging=Tagging(viterbi)))
+    (path,) = save_probes(done, tmp_path)
+    examples, chosen = read_examples([conll]), done.chosen[0][0]
+    words = [examples.words[i] for i in chosen.test]
+    found = tag_texts(path, [examples.texts[i] for i in chosen.test], words=words, model=tiny_model)
+    assert [tag for tagged in found for tag in tagged.tags] == chosen.predicted.tolist()
+    if target == "ner":
+        truth = [json.loads(examples.columns["ner"][i]) for i in chosen.test]
+        f1 = f1_score(truth, [list(tagged.tags) for tagged in found], mode="strict", scheme=IOB2)
+        assert f1 == pytest.approx(chosen.row["score"])
+
+
+def test_raw_text(cache, tiny_model, tmp_path, capsys, monkeypatch):
+    done = run_probes([cache], ["ner", "column_2"], options=ProbeOptions(layers="2"))
+    ner, pos = save_probes(done, tmp_path)
+    text = 'A very dull film, "the plot"!'
+    (found,) = tag_texts(ner, [text], model=tiny_model)
+    assert [text[a:b] for a, b in found.words] == ["A", "very", "dull", "film", ",", '"', "the", "plot", '"', "!"]
+    assert found.entities == (Entity("thing", 12, 16), Entity("thing", 23, 27))
+    base = ["predict", str(ner), "--model", str(tiny_model)]
+    assert run([*base, "--text", text]) == 0
+    assert capsys.readouterr().out.splitlines() == ["id,start,end,tag,text", "1,12,16,thing,film", "1,23,27,thing,plot"]
+    assert run([*base, "--text", text, "--json"]) == 0
+    entities = json.loads(capsys.readouterr().out)["entities"]
+    assert entities[1] == {"text": "plot", "type": "thing", "start": 23, "end": 27}
+    assert run(["predict", str(pos), "--model", str(tiny_model), "--text", "the film", "--json"]) == 0
+    words = json.loads(capsys.readouterr().out)["words"]
+    assert [(word["text"], word["tag"]) for word in words] == [("the", "JJ"), ("film", "NN")]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert run([*base, "--text", text]) == 0
+    assert "[film thing]" in capsys.readouterr().out
+    with pytest.raises(SpecError, match="must be one of whole texts; this one tags words"):
+        predict(ner, ["a"], model=tiny_model)
+    with pytest.raises(InputError, match="text 1: must not be empty"):
+        tag_texts(ner, [" "], model=tiny_model)
+
+
+def test_a_word_beyond_the_model_is_outside_of_every_entity(cache, tiny_model, tmp_path):
+    (path,) = save_probes(run_probes([cache], ["ner"], options=ProbeOptions(layers="2")), tmp_path)
+    (found,) = tag_texts(path, ["film " * 40], model=tiny_model)
+    assert set(found.tags[:15]) == {"B-thing"}
+    assert found.tags[30:] == ("O",) * 10
+
+
+def test_what_is_refused(cache, conll, tiny_model, tmp_path, capsys):
+    extract(tiny_model, conll, out=tmp_path / "pooled.h5").close()
+    for arguments, message in (
+        (
+            [str(tmp_path / "pooled.h5"), "--target", "ner"],
+            "need the states of every token: extract with --tokens",
+        ),
+        ([str(cache), "--target", "ner", "--subword", "middle"], "--subword middle: one of mean, first, last"),
+        ([str(cache), "--target", "ner", "--shots", "1"], "few-shot curves are of whole texts"),
+        ([str(cache), "--target", "column_2", "--viterbi"], "--viterbi: needs entity tags"),
+    ):
+        assert run(["probe", *arguments, "--jobs", "1"]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message in error
+    ragged = tmp_path / "ragged.jsonl"
+    ragged.write_text('{"tokens": ["a", "film"], "ner": ["O"]}\n{"tokens": ["plot"], "ner": ["B-x"]}\n')
+    extract(tiny_model, ragged, out=tmp_path / "ragged.h5", tokens=True).close()
+    with pytest.raises(InputError, match="example 0, column 'ner': a tag for each of its 2 words; got 1"):
+        probe_layers(tmp_path / "ragged.h5", "ner")
+
+
+@needs_data
+def test_real_entities(tmp_path):
+    """WNUT-17's development part with MiniLM: the figures are seqeval's on predictions made from the words."""
+    source = DATA / "wnut17" / "dev.conll"
+    extract(minilm(), source, out=tmp_path / "c.h5", tokens=True, layers="3", dtype="float32").close()
+    done = run_probes([tmp_path / "c.h5"], ["ner"], options=ProbeOptions())
+    (path,) = save_probes(done, tmp_path / "heads")
+    examples, chosen = read_examples([source]), done.chosen[0][0]
+    words = [examples.words[i] for i in chosen.test]
+    found = tag_texts(path, [" ".join(row) for row in words], words=words, model=minilm())
+    predicted = [list(tagged.tags) for tagged in found]
+    truth = [json.loads(examples.columns["ner"][i]) for i in chosen.test]
+    assert f1_score(truth, predicted, mode="strict", scheme=IOB2) == pytest.approx(chosen.row["score"], abs=5e-3)
+    assert f1_score(truth, predicted) == pytest.approx(chosen.row["entity_f1_lenient"], abs=5e-3)
+    right = np.mean([a == b for x, y in zip(truth, predicted, strict=True) for a, b in zip(x, y, strict=True)])
+    assert right == pytest.approx(chosen.row["accuracy"], abs=5e-3)
+    with open_cache(tmp_path / "c.h5") as cache:
+        assert sum(map(len, cache.words)) == chosen.row["n_words"] + sum(
+            len(examples.words[i]) for i in set(range(len(examples))) - set(chosen.test.tolist())
+        )
