@@ -96,7 +96,7 @@ def probe_layers(
             tagging=Tagging(viterbi, max_words),
         ),
         random_cache=random_cache,
-        model=model,
+        models=() if model is None else (model,),
         jobs=jobs,
     )
     for text in run.warnings:
@@ -110,7 +110,7 @@ def run_probes(
     *,
     options: ProbeOptions,
     random_cache: Cache | str | os.PathLike[str] | None = None,
-    model: str | os.PathLike[str] | None = None,
+    models: Sequence[str | os.PathLike[str]] = (),
     jobs: int = 1,
     listener: Listener | None = None,
 ) -> ProbeRun:
@@ -128,7 +128,7 @@ def run_probes(
         for one in asked:
             one.check()
         if not random and "random" in control_names(options.controls) and any(one.targets for one in asked):
-            made = [random_model_cache(cache, model=model, threads=jobs, listener=listener) for cache in opened]
+            made = [random_model_cache(cache, models=models, threads=jobs, listener=listener) for cache in opened]
             random = [closing.enter_context(cache) for cache in made]
             asked = [prepare(cache, targets, options, random=r) for cache, r in zip(opened, random, strict=True)]
         with workers(jobs) as executor:

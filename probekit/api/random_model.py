@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from probekit.api.extract import run_job
 from probekit.api.request import Handling, Job, Request, known_fields
 from probekit.api.same_model import same_model
-from probekit.errors import SpecError
-from probekit.spec import Examples, Listener
+from probekit.errors import ModelError, SpecError
+from probekit.models.source import ModelSource
+from probekit.spec import Examples, Json, Listener
 from probekit.store import Cache
 
 SEED = 0
@@ -21,11 +24,12 @@ def random_path(cache: Path) -> Path:
 
 
 def random_model_cache(
-    cache: Cache, *, model: str | os.PathLike[str] | None, threads: int, listener: Listener
+    cache: Cache, *, models: Sequence[str | os.PathLike[str]], threads: int, listener: Listener
 ) -> Cache:
     """Extract what ``cache`` holds once more, with weights drawn anew (seed 0), or open what was made before.
 
-    ``model``: where the model is, if not on the hub; only its config and tokenizer matter, but it must be the same.
+    ``models``: where the model is among others, if not on the hub; only its config and tokenizer matter, but it must be
+    the same.
 
     Raises SpecError where the texts were not stored, ModelError for another model or one that is not found, and
     StaleCacheError for a file of that name made from something else.
@@ -33,7 +37,7 @@ def random_model_cache(
     if not cache.spec["store_text"]:
         raise SpecError("--control random", f"needs the texts, which {cache.path.name} was made without")
     spec = cache.spec
-    source = same_model(spec, model)
+    source = _find(spec, models)
     examples = Examples(
         source=str(cache.provenance.get("dataset", "")),
         text_column=str(cache.provenance.get("text_column", "")),
@@ -50,6 +54,14 @@ def random_model_cache(
     listener.note(f"{random_path(cache.path).name}: the same texts read by {source.name} with random weights")
     job = Job(source, examples, request, known_fields(request, source, examples))
     return run_job(job, random_path(cache.path), handling=Handling(threads=threads), listener=listener)
+
+
+def _find(spec: Json, models: Sequence[str | os.PathLike[str]]) -> ModelSource:
+    """The model among ``models`` that made the cache; the error is that of the last one."""
+    for model in models[:-1]:
+        with suppress(ModelError):
+            return same_model(spec, model)
+    return same_model(spec, models[-1] if models else None)
 
 
 SHARED = (

@@ -39,7 +39,7 @@ def probe(
         Path | None, typer.Option(help="The same texts read with --random-seed. [default: made by --control random]")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Where the model is, for --control random, if not on the hub.")
+        list[str] | None, typer.Option(help="Where the model is, for --control random, if not on the hub; repeatable.")
     ] = None,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Precision, recall and F1 by class too; OUT.classes.csv.")
@@ -118,7 +118,7 @@ def probe(
             targets,
             options=options,
             random_cache=random_cache,
-            model=model,
+            models=model or (),
             jobs=jobs,
             listener=bars,
         )

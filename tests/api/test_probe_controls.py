@@ -12,7 +12,7 @@ import pytest
 from probekit import extract, open_cache, probe_layers
 from probekit.cli import run
 from probekit.errors import ModelError, SpecError
-from tests.tiny import save_tiny_data
+from tests.tiny import save_tiny_bert, save_tiny_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::probekit.ProbekitWarning")
 
@@ -121,6 +121,19 @@ def test_the_random_model_is_made_on_demand_and_kept(folder, tiny_model, tmp_pat
     assert run([*command, "--control", "random"]) == 0
     assert "mine.random.h5" in capsys.readouterr().err
     assert made.stat().st_mtime_ns == stamp
+
+
+def test_one_table_of_two_models_with_their_random_forms(folder, tiny_model, tmp_path, capsys):
+    other = save_tiny_bert(tmp_path / "other-bert", seed=7, layers=1)
+    for name, model in (("a.h5", tiny_model), ("b.h5", other)):
+        extract(model, folder / "train.tsv", out=tmp_path / name).close()
+    command = ["probe", str(tmp_path / "a.h5"), str(tmp_path / "b.h5"), "--target", "label", "--jobs", "1"]
+    command += ["--controls", "--out", str(tmp_path / "both.csv")]
+    assert run([*command, "--model", str(tiny_model)]) == 2
+    assert run([*command, "--model", str(other), "--model", str(tiny_model)]) == 0
+    table = pd.read_csv(tmp_path / "both.csv")
+    assert table["layer"].tolist() == [0, 1, 2, 0, 1]
+    assert table["random_model"].notna().all()
 
 
 def test_the_random_model_needs_texts(folder, tiny_model, tmp_path):
