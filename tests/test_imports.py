@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from probekit import extract
+
 HEAVY = "{'torch', 'transformers', 'datasets', 'sklearn', 'pandas', 'h5py', 'matplotlib', 'numpy'}"
 
 
@@ -32,6 +34,16 @@ def test_the_cpu_stage_loads_no_torch():
     done = run_python(
         "from probekit import probe_layers, open_cache\n"
         "import probekit.report, sys; assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_probing_loads_no_torch(tmp_path, tiny_model, tiny_data):
+    """Importing it takes two seconds and 200 MB."""
+    extract(tiny_model, tiny_data, out=tmp_path / "c.h5").close()
+    arguments = ["probe", str(tmp_path / "c.h5"), "--target", "label", "--jobs", "1", "--out", str(tmp_path / "l.csv")]
+    done = run_python(
+        f"from probekit.cli import run; assert run({arguments}) == 0; import sys; assert 'torch' not in sys.modules"
     )
     assert done.returncode == 0, done.stderr
 

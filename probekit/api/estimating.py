@@ -63,7 +63,7 @@ def _tokens_per_second(prepared: Prepared) -> float:
     sizes = prepared.layout.n_tokens
     order = np.random.default_rng(0).permutation(len(sizes))
     chosen = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), TRIAL_TOKENS)))]
-    over = prepared.reading.pool_over
+    over, cuts = prepared.reading.pool_over, prepared.reading.cuts
     trial = replace(
         prepared.reading,
         ids=[prepared.reading.ids[i] for i in chosen.tolist()],
@@ -75,6 +75,7 @@ def _tokens_per_second(prepared: Prepared) -> float:
             window_rows=len(chosen),
         ),
         pool_over=None if over is None else over[chosen],
+        cuts=None if cuts is None else [cuts[i] for i in chosen.tolist()],
     )
     seconds = []
     for _ in range(2):  # the first warms up

@@ -43,14 +43,6 @@ class Prediction:
     probability: NDArray[np.floating] | None
 
 
-def check_probe_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise SpecError, before the work, for a folder in which probes could not be saved after it."""
-    if folder.exists() and not folder.is_dir():
-        raise SpecError(f"--save-probes {folder}", "must be a folder")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise SpecError(f"--save-probes {folder}", "is not empty; use --overwrite or another folder")
-
-
 def save_probes(run: ProbeRun, folder: Path) -> list[Path]:
     """Save each curve's probe of the selected layer, ``MODEL-TARGET-POOLING-LAYER-PROBE.skops``, with a JSON card.
 

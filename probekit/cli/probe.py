@@ -79,7 +79,6 @@ def probe(
     import joblib
 
     from probekit.api.asking import ProbeOptions
-    from probekit.api.predict import check_probe_folder
     from probekit.api.probe import run_probes
     from probekit.api.shots import run_shots
     from probekit.api.transfer import run_transfer
@@ -142,6 +141,16 @@ def _shots(shots: str | None, draws: int, protocol: str | None) -> Shots | None:
     if not all(number.strip().isdecimal() for number in numbers):
         raise SpecError(f"--shots {shots}", "numbers from 1, with commas")
     return Shots(tuple(sorted({int(number) for number in numbers})), draws)
+
+
+def check_probe_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise SpecError, before the work, for a folder in which probes could not be saved after it."""
+    from probekit.errors import SpecError
+
+    if folder.exists() and not folder.is_dir():
+        raise SpecError(f"--save-probes {folder}", "must be a folder")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise SpecError(f"--save-probes {folder}", "is not empty; use --overwrite or another folder")
 
 
 def check_writable(out: Path | None, beside: list[Path], plot: Path | None, *, overwrite: bool) -> None:

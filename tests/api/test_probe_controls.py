@@ -136,6 +136,14 @@ def test_one_table_of_two_models_with_their_random_forms(folder, tiny_model, tmp
     assert table["random_model"].notna().all()
 
 
+def test_the_random_model_has_the_layers_and_options_of_the_cache(folder, tiny_model, tmp_path):
+    options = {"layers": "0,2", "pooling": "max", "prompt": "the {text}", "max_length": 9, "store_dtype": "float16"}
+    extract(tiny_model, folder / "train.tsv", out=tmp_path / "c.h5", **options).close()
+    probe_layers(tmp_path / "c.h5", "label", controls="random", model=tiny_model)
+    with open_cache(tmp_path / "c.h5") as cache, open_cache(tmp_path / "c.random.h5") as random:
+        assert {k for k in cache.spec if cache.spec[k] != random.spec[k]} == {"random_seed"}
+
+
 def test_the_random_model_needs_texts(folder, tiny_model, tmp_path):
     extract(tiny_model, folder / "train.tsv", out=tmp_path / "bare.h5", store_text=False).close()
     with pytest.raises(SpecError, match="--control random: needs the texts"):

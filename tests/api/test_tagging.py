@@ -15,11 +15,16 @@ from probekit import extract, open_cache, probe_layers
 from probekit.api.asking import ProbeOptions
 from probekit.api.predict import predict, save_probes
 from probekit.api.probe import run_probes
+from probekit.api.reading import Reader, read_words
 from probekit.api.tagging import Entity, tag_texts
 from probekit.cli import run
 from probekit.errors import InputError, SpecError
 from probekit.evaluate.tagging import Tagging
 from probekit.inputs import read_examples
+from probekit.models import locate
+from probekit.probes.saved import load_probe
+from probekit.spec import Silent
+from probekit.store import WordStates, word_matrix
 from tests.inputs.cases import DATA, needs_data
 from tests.packaged import minilm
 from tests.tiny import WORDS
@@ -35,7 +40,7 @@ def conll(tmp_path_factory):
     for _ in range(80):
         for word in rng.choice(WORDS, size=int(rng.integers(3, 9))):
             if word in ("film", "plot"):
-                lines += [f"{word} NN B-thing", *(["actor NN I-thing"] if rng.random() < 0.3 else [])]
+                lines += [f"{word} NN B-thing", *(["actor NN I-thing"] if rng.random() < 0.9 else [])]
             else:
                 lines.append(f"{word} JJ O")
         lines.append("")
@@ -56,7 +61,7 @@ def test_the_table(cache, tmp_path, capsys):
     assert table["target"].tolist() == ["ner"] * 3 + ["column_2"] * 3
     assert table["metric"].tolist() == ["entity_f1"] * 3 + ["accuracy"] * 3
     assert (table["pooling"] == "mean").all()
-    assert (table["score"][table["selected"]] > 0.7).all()
+    assert (table["score"][table["selected"]] > 0.6).all()
     out = tmp_path / "l.csv"
     command = ["probe", str(cache), "--target", "ner", "--subword", "last", "--viterbi", "--jobs", "1", "--per-class"]
     assert run([*command, "--out", str(out), "--plot", str(tmp_path / "l.png")]) == 0
@@ -73,12 +78,16 @@ def test_the_table(cache, tmp_path, capsys):
 def test_a_saved_probe_repeats_its_test_predictions(cache, conll, tiny_model, tmp_path, target, viterbi):
     if viterbi and target != "ner":
         pytest.skip("decoding is for entities")
-    done = run_probes([cache], [target], options=ProbeOptions(tagging=Tagging(viterbi)))
+    layers = "0" if viterbi else "all"  # there an actor is inside a thing, whatever stands before
+    done = run_probes([cache], [target], options=ProbeOptions(layers=layers, tagging=Tagging(viterbi)))
     (path,) = save_probes(done, tmp_path)
     examples, chosen = read_examples([conll]), done.chosen[0][0]
     words = [examples.words[i] for i in chosen.test]
     found = tag_texts(path, [examples.texts[i] for i in chosen.test], words=words, model=tiny_model)
     assert [tag for tagged in found for tag in tagged.tags] == chosen.predicted.tolist()
+    if viterbi:
+        plain = run_probes([cache], [target], options=ProbeOptions(layers=layers)).chosen[0][0].predicted
+        assert (plain != chosen.predicted).any()
     if target == "ner":
         truth = [json.loads(examples.columns["ner"][i]) for i in chosen.test]
         f1 = f1_score(truth, [list(tagged.tags) for tagged in found], mode="strict", scheme=IOB2)
@@ -115,6 +124,32 @@ def test_a_word_beyond_the_model_is_outside_of_every_entity(cache, tiny_model, t
     (found,) = tag_texts(path, ["film " * 40], model=tiny_model)
     assert set(found.tags[:15]) == {"B-thing"}
     assert found.tags[30:] == ("O",) * 10
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_states_are_read_in_pieces_and_rounded_as_the_cache_has_them(conll, tiny_model, tmp_path, dtype):
+    out = tmp_path / "c.h5"
+    options = {"tokens": True, "token_dtype": dtype, "stride": 4, "max_length": 10, "dtype": "float32"}
+    extract(tiny_model, conll, out=out, **options).close()
+    done = run_probes([out], ["ner"], options=ProbeOptions(layers="2"))
+    (path,) = save_probes(done, tmp_path / "heads")
+    card = load_probe(path).card
+    with open_cache(out) as cache:
+        long = [i for i, words in enumerate(cache.words) if len(words) > 9]
+        words = [cache.words[i] for i in long]
+        reader = Reader(locate(tiny_model), "cpu", 1, False, Silent())
+        states, lost = read_words(reader, words, card=card)
+        assert not lost.any()
+        X = states.rows(np.arange(len(lost)))
+        lengths = [len(sentence) for sentence in cache.words]
+        stored = WordStates(cache.tokens(2).stored, word_matrix(cache.tokens(2), lengths, "mean"))
+        ends = np.cumsum(lengths)
+        at = np.concatenate([np.arange(ends[i] - lengths[i], ends[i]) for i in long])
+        np.testing.assert_allclose(X, stored.rows(at), atol=2e-3 if dtype == "float16" else 1e-5)
+    rounded = states.stored.astype(dtype).astype(np.float32)
+    assert np.array_equal(rounded, states.stored)
+    found = tag_texts(path, ["film " * 40], model=tiny_model)[0]
+    assert set(found.tags[-10:]) == {"B-thing"}
 
 
 def test_what_is_refused(cache, conll, tiny_model, tmp_path, capsys):

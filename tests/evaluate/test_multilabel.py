@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
 
 from probekit.errors import InputError
+from probekit.evaluate import label_probability
 from probekit.splits import inner_folds, make_splits, read_target
 from tests.evaluate.made_up import ask, grid_search
 
@@ -84,6 +85,9 @@ def test_a_label_that_training_never_saw_is_never_answered():
     Y[split.test[:5], 2] = 1
     found = ask(states, target_of(Y))
     assert found.classes.set_index("class").loc["joy", "recall"] == 0
+    probability = label_probability(found.chosen[0].estimator, states[1])
+    assert (probability[:, 2] == 0).all()
+    assert (probability[:, :2] > 0).all()
     assert (found.table["score"] > 0.5).any()
 
 

@@ -123,7 +123,9 @@ def by_hand(words, tags, X, split, *, lost=None, regularisation=None):
     model = make_pipeline(StandardScaler(), LogisticRegression(C=regularisation, max_iter=5000)).fit(
         X[train], flat[train]
     )
-    predicted = [["O" if lost[k] else str(model.predict(X[[k]])[0]) for k in positions([i])] for i in split.test]
+    answers = np.where(lost, "O", model.predict(X))
+    parts = {part: getattr(split, part) for part in ("train", "val", "test")}
+    predicted = {part: [answers[starts[i] : starts[i + 1]].tolist() for i in at] for part, at in parts.items()}
     return regularisation, predicted, model
 
 
@@ -149,13 +151,17 @@ def test_rows_equal_an_independent_calculation():
         for i in split.test
     ]
     for layer, row in found.table.iterrows():
-        regularisation, predicted, _ = by_hand(words, tags, layers[layer], split)
+        regularisation, answers, _ = by_hand(words, tags, layers[layer], split)
+        predicted = answers["test"]
         flat = [tag for of_row in predicted for tag in of_row]
         assert row["regularisation"] == pytest.approx(regularisation)
         strict = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
         assert row["score"] == row["entity_f1"] == pytest.approx(entity_f1(truth, predicted, **strict))
         assert row["entity_precision"] == pytest.approx(precision_score(truth, predicted, **strict))
         assert row["entity_recall"] == pytest.approx(recall_score(truth, predicted, **strict))
+        for part in ("train", "val"):
+            of_part = [tags[i] for i in getattr(split, part)]
+            assert row[f"{part}_score"] == pytest.approx(entity_f1(of_part, answers[part], **strict))
         assert row["entity_f1_lenient"] == pytest.approx(entity_f1(truth, predicted))
         assert row["accuracy"] == pytest.approx(accuracy_score(flat_truth, flat))
         new = [a == b for a, b, word in zip(flat_truth, flat, test_words, strict=True) if word not in known]
@@ -189,7 +195,8 @@ def test_a_lost_word_counts_as_outside_and_none_is_left_out():
     (fit,) = plan(words, tags, layers, lost=lost)
     split = fit.fit.split
     row = found.table.iloc[1]
-    regularisation, predicted, _ = by_hand(words, tags, layers[1], split, lost=lost)
+    regularisation, answers, _ = by_hand(words, tags, layers[1], split, lost=lost)
+    predicted = answers["test"]
     truth = [tags[i] for i in split.test]
     assert row["regularisation"] == pytest.approx(regularisation)
     assert row["score"] == pytest.approx(entity_f1(truth, predicted, mode="strict", scheme=IOB2))
@@ -278,6 +285,23 @@ def test_decoding_sentences():
     assert decoded["entity_f1"] == decoded["entity_f1_lenient"]  # nothing is left to read leniently
 
 
+def test_decoding_with_lost_words_and_a_tag_that_training_never_saw():
+    words, tags = sentences()
+    (fit,) = plan(words, tags, states_of(tags))
+    new = next(i for i in fit.fit.split.test if "B-place" in tags[i])
+    tags[new] = [tag.replace("place", "act") for tag in tags[new]]
+    layers = states_of(tags)
+    lost = np.random.default_rng(3).random(len(layers[0])) < 0.2
+    for viterbi in (False, True):
+        found = ask(words, tags, layers, lost=lost, viterbi=viterbi)
+        test = fit.tags.words_of(fit.fit.split.test)
+        predicted = found.chosen[0].predicted
+        assert (predicted[lost[test]] == "O").all()
+        truth = np.array([tag for row in tags for tag in row])[test]
+        assert np.mean(predicted[~lost[test]] == truth[~lost[test]]) > 0.6
+        assert not set(predicted) & {"B-act", "I-act"}
+
+
 def test_parts_of_speech():
     words, tags = sentences()
     names = {"O": "DET", "B": "PROPN", "I": "NOUN"}
@@ -338,8 +362,9 @@ def test_other_schemes_give_the_same_table(scheme):
                 out.append(("B-" if touches else "I-") + inside)
         written.append(out)
     layers = states_of(tags)
-    a, b = ask(words, tags, layers).table, ask(words, written, layers).table
-    np.testing.assert_array_equal(a["score"], b["score"])
+    a, b = ask(words, tags, layers), ask(words, written, layers)
+    np.testing.assert_array_equal(a.table["score"], b.table["score"])
+    assert a.warnings == b.warnings
     assert scheme in read_tags(written, "ner", words=words, ids=range(120)).target.task.how
 
 

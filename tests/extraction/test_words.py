@@ -330,3 +330,9 @@ def test_out_of_memory_counts_all_pieces_of_the_text(tiny_model):
 
     with pytest.raises(OutOfMemoryError, match=r"^a text of 7 tokens: must fit"):
         run_extraction(backbone, reading, Sink())
+
+
+def test_an_estimate_of_texts_in_pieces(tiny_model, tmp_path, capsys):
+    data = save_conll(tmp_path / "d.conll", [["good"] * n for n in (150, 3) * 10])
+    assert run(["extract", str(tiny_model), str(data), "--tokens", "--stride", "4", "--estimate"]) == 0
+    assert "20 (0 would be cut)" in capsys.readouterr().out

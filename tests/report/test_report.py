@@ -83,3 +83,12 @@ def test_picture(table, tmp_path, kind):
     draw_curves(table, tmp_path / f"curves.{kind}")
     head = (tmp_path / f"curves.{kind}").read_bytes()[:300]
     assert {"png": b"\x89PNG", "svg": b"<svg", "pdf": b"%PDF"}[kind] in head
+
+
+def test_layers_that_the_test_can_not_tell_from_the_best_are_named(table):
+    table["p_vs_best"] = [0.3, np.nan, 0.01] * 2
+    console = Console(width=100, record=True)
+    for part in layer_tables(table):
+        console.print(part)
+    text = console.export_text()
+    assert text.count("not clearly different (p > 0.05): 0\n") == 2

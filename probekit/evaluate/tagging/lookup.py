@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,14 +23,14 @@ def lookup_codes(
 
 
 def control_codes(
-    types: Sequence[str] | NDArray[np.object_], codes: NDArray[np.int64], train: NDArray[np.int64], *, seed: int
+    types: NDArray[np.object_], codes: NDArray[np.int64], train: NDArray[np.int64], *, seed: int
 ) -> NDArray[np.int64]:
     """The control task of Hewitt and Liang (2019): one random tag per word type, (n_words,).
 
     Tags are drawn from how often they occur in training. Equal words have equal tags, in training and elsewhere, so
     that a probe can only score by remembering words.
     """
-    names, type_of = np.unique(np.asarray(types, dtype=np.str_), return_inverse=True)
+    names, type_of = np.unique(types, return_inverse=True)
     share = np.bincount(codes[train], minlength=int(codes.max()) + 1) / len(train)
     drawn = np.random.default_rng(seed).choice(len(share), size=len(names), p=share)
     return np.asarray(drawn[type_of], dtype=np.int64)

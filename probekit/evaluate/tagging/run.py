@@ -71,7 +71,7 @@ def plan_tag_fits(source: WordSource, tags: Tags, question: Question, tagging: T
             raise SpecError(f"--probe {probe}", allowed)
     if tagging.viterbi and not tags.is_entities:
         raise SpecError("--viterbi", f"needs entity tags (B-, I-, O); target {tags.target.name!r} has others")
-    types = np.array([word for sentence in source.words for word in sentence], dtype=np.object_)
+    types = _types(source)
     found = []
     for split in splits_for(tags.target, question):
         in_training = tags.words_of(split.train)
@@ -81,13 +81,23 @@ def plan_tag_fits(source: WordSource, tags: Tags, question: Question, tagging: T
             tags=tags,
             learnt_from=learnt_from,
             lost=source.lost,
-            known=np.isin(types.astype(np.str_), np.unique(types[in_training].astype(np.str_))),
+            known=_known(types, in_training),
             control=control_codes(types, tags.codes, in_training, seed=split.seed),
             viterbi=tagging.viterbi,
         )
         folds = _folds(fit, question)
         found += [replace(fit, fit=replace(fit.fit, probe=probe, folds=folds)) for probe in probes]
     return found
+
+
+def _types(source: WordSource) -> NDArray[np.object_]:
+    """(n_words,) the words as written; objects, since one long word would make fixed-width text of all of them huge."""
+    return np.array([word for sentence in source.words for word in sentence], dtype=np.object_)
+
+
+def _known(types: NDArray[np.object_], in_training: NDArray[np.int64]) -> NDArray[np.bool_]:
+    seen = set(types[in_training])
+    return np.array([word in seen for word in types], dtype=np.bool_)
 
 
 def _sentences(tags: Tags, train: NDArray[np.int64], max_words: int) -> NDArray[np.int64]:
@@ -151,7 +161,7 @@ def _trivial_score(fit: TagFit) -> float:
 
 def _lookup_score(source: WordSource, fit: TagFit) -> float:
     tags, split = fit.tags, fit.fit.split
-    types = np.array([word for sentence in source.words for word in sentence], dtype=np.object_)
+    types = _types(source)
     train, test = tags.words_of(split.train), tags.words_of(split.test)
     return tag_score(tags, split.test, lookup_codes(types, tags.codes, train=train, test=test))
 
