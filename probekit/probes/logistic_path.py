@@ -23,7 +23,7 @@ from probekit.probes.lbfgs import Evaluation, Minimum, minimise
 from probekit.probes.preconditioner import precondition, weighted_gram
 from probekit.probes.softmax_objective import FoldValues, Problem, evaluate_folds, mean_curvature
 
-CURVATURE_DRIFT = 0.2  # relative change of the row weights after which the Gram matrix is made anew
+CURVATURE_DRIFT = 0.5  # relative change of the row weights after which the Gram matrix is made anew
 ROUND_ITERATIONS = 15  # L-BFGS steps in one set of coordinates
 CLEARLY_WORSE = 0.01  # relative: a mean loss this far above the best, twice in a row, ends the path
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from probekit.probes.fold_scaling import FoldScaling
 
-BLOCK_ROWS = 1024  # a block of float32 rows stays in the processor's cache between the two products
+BLOCK_ROWS = 512  # a block of float32 rows stays in the processor's cache between the two products
 ABSENT = np.float32(-1e30)  # the logit of a class that a fold's training rows lack: probability exactly 0
 
 
@@ -69,7 +69,7 @@ def evaluate_folds(
     scaling = problem.scaling
     n_train, mean, scale = scaling.n_train[which], scaling.mean[which], scaling.scale[which]
     offset = intercepts - np.einsum("md,mdp->mp", mean, weights)
-    stacked = weights.transpose(0, 2, 1).reshape(m * n_outputs, d).astype(np.float32)
+    stacked = np.ascontiguousarray(weights.transpose(1, 0, 2).reshape(d, m * n_outputs), dtype=np.float32)
     shift = offset.reshape(m * n_outputs, 1).astype(np.float32)
     train, validation = scaling.train[which], scaling.validation[which]
     absent = ~problem.present[which]
@@ -80,7 +80,8 @@ def evaluate_folds(
     for start in range(0, len(problem.Z), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
         Z, codes = problem.Z[rows], problem.codes[rows]
-        logits = (stacked @ Z.T + shift).reshape(m, n_outputs, len(Z))
+        # (Rows first, then turned: BLAS is up to twice as fast at Z Wᵀ as at W Zᵀ for a few narrow columns.)
+        logits = np.ascontiguousarray((Z @ stacked).T + shift).reshape(m, n_outputs, len(Z))
         if n_outputs == 1:
             row_loss, residual = _sigmoid_loss(logits[:, 0], codes)
         else:
