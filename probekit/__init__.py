@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probekit.api.extract import extract
+    from probekit.api.predict import predict
     from probekit.api.probe import ProbekitWarning, probe_layers
+    from probekit.api.tagging import tag_texts
     from probekit.errors import ProbekitError
     from probekit.store import Cache, open_cache
 
 __version__ = "0.1.0"
 
-__all__ = ["Cache", "ProbekitError", "ProbekitWarning", "extract", "open_cache", "probe_layers"]
+__all__ = ["Cache", "ProbekitError", "ProbekitWarning", "extract", "open_cache", "predict", "probe_layers", "tag_texts"]
 
 _HOME = {
     "Cache": "probekit.store",
@@ -26,7 +28,9 @@ _HOME = {
     "ProbekitWarning": "probekit.api.probe",
     "extract": "probekit.api.extract",
     "open_cache": "probekit.store",
+    "predict": "probekit.api.predict",
     "probe_layers": "probekit.api.probe",
+    "tag_texts": "probekit.api.tagging",
 }
 
 

@@ -25,7 +25,7 @@ def print_summary(summary: CacheSummary, *, full: bool) -> None:
         "truncated": f"{summary.n_truncated:,} texts at {summary.spec.get('max_length')} tokens",
         "layers": f"{layer_range(summary.layers)} of {summary.spec.get('n_layers')}{_norm(summary)}",
         "states": f"{', '.join(summary.poolings)} pooling, {summary.d_model} dimensions, computed in "
-        f"{summary.spec.get('dtype')}, stored as {summary.pooled_dtype}",
+        f"{summary.spec.get('dtype')}, stored as {summary.pooled_dtype}{_tokens(summary)}",
     }
     if full:
         rows["columns"] = ", ".join(f"{name} ({kind})" for name, kind in summary.columns.items()) or "none"
@@ -98,6 +98,10 @@ def _state(summary: CacheSummary) -> str:
 def _short(revision: object, *, full: bool) -> str:
     text = str(revision)
     return text if full or len(text) <= 24 else f"{text[:19]}…"
+
+
+def _tokens(summary: CacheSummary) -> str:
+    return "" if summary.token_dtype is None else f"; every token as {summary.token_dtype}"
 
 
 def _random(summary: CacheSummary) -> str:
