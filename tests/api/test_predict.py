@@ -16,7 +16,7 @@ from probekit import extract, open_cache
 from probekit.api.asking import ProbeOptions
 from probekit.api.predict import predict, save_probes
 from probekit.api.probe import run_probes
-from probekit.api.reading import read_states
+from probekit.api.reading import Reader, read_states
 from probekit.cli import run
 from probekit.errors import ModelError, SpecError
 from probekit.models import locate
@@ -211,9 +211,8 @@ def test_states_are_rounded_as_the_cache_rounded_them(fitted, tiny_model):
     card = load_probe(paths[0]).card
     with open_cache(cache_path) as cache:
         texts = cache.texts
-        states = read_states(
-            locate(tiny_model), texts, card=card, device="cpu", threads=1, trust_remote_code=False, listener=Silent()
-        )
+        reader = Reader(locate(tiny_model), "cpu", 1, trust_remote_code=False, listener=Silent())
+        states = read_states(reader, texts, card=card)
         stored = cache.layer(card["layer"], card["pooling"])
     dtype = done.chosen[0][1]["store_dtype"]
     kept = {"float16": lambda x: x.astype(np.float16).astype(np.float32), "bfloat16": upper_bits}

@@ -383,9 +383,14 @@ def test_what_can_not_be_tagged_says_so():
         read_tags([["X", ""], ["X"]], "ner", words=words, ids=["p", "q"])
     with pytest.raises(InputError, match="at least two tags to tell apart; got only X"):
         read_tags([["X", "X"], ["X"]], "ner", words=words, ids=["p", "q"])
+    with pytest.raises(InputError, match="at most 500 different tags; got 501"):
+        read_tags([[str(i)] for i in range(501)], "lemma", words=[["a"]] * 501, ids=range(501))
     words, tags = sentences()
     with pytest.raises(SpecError, match="--probe ridge: target 'ner' is tags, for which there are logistic, mlp"):
         ask(words, tags, states_of(tags), probes=("ridge",))
+    together = Column("document", np.array(["one"] * 100 + ["two", "three", "four"] * 6 + ["five"] * 2))
+    with pytest.raises(SpecError, match=r"--max-words: must take in words .* from two sentences .or groups. at least"):
+        ask(words, tags, states_of(tags), groups=together, max_words=5)
     bad = states_of(tags)
     bad[1][5] = np.nan
     with pytest.raises(InputError, match="layer 1: probes need finite hidden states"):

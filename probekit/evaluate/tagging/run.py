@@ -114,6 +114,8 @@ def _folds(fit: TagFit, question: Question) -> list[tuple[NDArray[np.int64], NDA
     there = ~fit.lost[fit.tags.words_of(fit.learnt_from)]
     groups = np.repeat(names, fit.tags.lengths[fit.learnt_from])[there]
     codes = fit.tags.codes[fit.train]
+    if len(np.unique(groups)) < 2:
+        raise SpecError("--max-words", "must take in words that can be read from two sentences (or groups) at least")
     folds = inner_folds(codes, stratify=False, groups=groups, seed=fit.fit.split.seed)
     return folds[:1] if len(codes) > MANY_WORDS else folds
 

@@ -15,6 +15,9 @@ from probekit.splits import Target, Task
 
 OUTSIDE = "O"
 
+MOST_TAGS = 500
+"""More are words or lemmas, for which a fit would take days."""
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -65,7 +68,7 @@ def read_tags(
 
     Entity tags may be IOB1, IOB2, BIOES or BILOU and become IOB2.
 
-    Raises InputError for a sentence with more or fewer tags than words, an empty tag, and fewer than two tags in all.
+    Raises InputError for a sentence with more or fewer tags than words, an empty tag, and too few or many tags.
     """
     for row, (tags, sentence) in enumerate(zip(lists, words, strict=True)):
         where = f"example {ids[row]!s}, column {name!r}"
@@ -84,6 +87,8 @@ def read_tags(
     classes, codes = np.unique(np.array(flat, dtype=np.str_), return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"column {name!r}", "at least two tags to tell apart", f"only {classes[0]!s}")
+    if len(classes) > MOST_TAGS:
+        raise InputError(f"column {name!r}", f"at most {MOST_TAGS} different tags", f"{len(classes):,}")
     n = len(sequences)
     target = Target(name, task, np.zeros(n), classes, np.empty(0, dtype=np.int64))
     return Tags(target, codes.astype(np.int64), np.array([len(tags) for tags in sequences]), n_repaired)
