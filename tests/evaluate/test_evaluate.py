@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import warnings
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +20,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
-from probekit.evaluate import Question
+from probekit.evaluate import Question, StateSource, evaluate
 from probekit.evaluate.baselines import TextTask, text_score
 from probekit.evaluate.run import plan_fits
 from probekit.report import table_csv
 from probekit.spec import TABLE_COLUMNS
 from probekit.splits import Column, inner_folds, make_splits
-from tests.evaluate.made_up import ask, classes, grid_search, made_up, numbers
+from tests.evaluate.made_up import ORIGIN, ask, classes, grid_search, made_up, numbers
 
 
 def test_rows_equal_an_independent_calculation_with_scikit_learn():
@@ -301,3 +303,21 @@ def test_the_text_baseline_is_that_of_scikit_learns_grid_search():
     assert text_score(TextTask(texts, fit)) == pytest.approx(
         np.mean(search.predict([texts[i] for i in test]) == labels[test])
     )
+
+
+def test_one_layer_is_in_memory_at_a_time():
+    """However many there are; with controls too."""
+    states, labels = made_up(layers=6)
+    alive = []
+
+    def read(layer):
+        gc.collect()
+        assert sum(array() is not None for array in alive) <= 1  # layer 0, beside the one it is compared with
+        array = np.array(states[layer])
+        alive.append(weakref.ref(array))
+        return array
+
+    source = StateSource("mean", tuple(range(6)), frozenset(), read)
+    question = Question(ids=np.arange(300).astype(str).astype(object), controls=("shuffled", "conditional", "mdl"))
+    evaluate([source], [classes(labels)], question, origin=ORIGIN)
+    assert len(alive) == 6 + 5
