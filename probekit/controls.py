@@ -13,6 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from probekit.errors import InputError, SpecError
 
 MAX_WORDS = 20_000
+WORD = r"(?u)\w+|[^\w\s]"
 
 CONTROLS: tuple[str, ...] = ("shuffled", "length", "conditional", "mdl", "random")
 """What can be asked for beside the baselines that every table has."""
@@ -57,13 +58,18 @@ def mean_value(train: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 def tfidf_features(texts: Sequence[str], fit_on: NDArray[np.int64]) -> csr_matrix:
     """Word and word-pair TF-IDF of every text, (n, n_words) sparse float32, rows of length 1.
 
+    A word is a run of letters and digits; every other sign stands for itself, so that "film." is the word "film".
     Vocabulary (the 20,000 commonest) and document frequencies come from the rows ``fit_on`` alone.
     ``sublinear_tf``: a word's weight grows with the log of its count (Manning et al. 2008, section 6.4).
 
     Raises ``InputError`` if the texts hold no word at all.
     """
     vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, max_features=MAX_WORDS, token_pattern=r"(?u)\S+", dtype=np.float32
+        ngram_range=(1, 2),
+        sublinear_tf=True,
+        max_features=MAX_WORDS,
+        token_pattern=WORD,
+        dtype=np.float32,
     )
     try:
         vectorizer.fit([texts[i] for i in fit_on])

@@ -148,7 +148,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     *("length_baseline", "conditional", "mdl_bits", "compression", "random_model", "p_vs_best"),
     *("n_groups_crossing", "micro_f1"),
     *("entity_f1", "entity_precision", "entity_recall", "entity_f1_lenient", "viterbi_gain"),
-    *("oov_accuracy", "n_words", "n_words_lost"),
+    *("commonest_accuracy", "oov_accuracy", "n_words", "n_words_lost"),
 )
 """The columns of the layer table in their order; one that does not apply to a row is empty."""
 

@@ -37,7 +37,7 @@ def test_words_of_test_rows_are_unknown():
 
 
 def test_features_are_those_of_scikit_learn_fitted_on_train():
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+")
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
     vectorizer.fit([TEXTS[i] for i in TRAIN])
     features = tfidf_features(TEXTS, TRAIN)
     np.testing.assert_allclose(features.toarray(), vectorizer.transform(TEXTS).toarray(), rtol=1e-6)

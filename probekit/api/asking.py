@@ -125,6 +125,7 @@ def prepare(cache: Cache, targets: Sequence[str], options: ProbeOptions, *, rand
     )
     columns = [_column(cache, name, "--target") for name in targets]
     of_words = [column.name for column in columns if has_tags(cache, column.name, options.task)]
+    _check_of_words(options, all_texts=not of_words, all_words=len(of_words) == len(columns))
     return Asked(
         sources=sources,
         targets=[
@@ -138,6 +139,16 @@ def prepare(cache: Cache, targets: Sequence[str], options: ProbeOptions, *, rand
         tagging=options.tagging,
         origin=origin_of(cache),
     )
+
+
+def _check_of_words(options: ProbeOptions, *, all_texts: bool, all_words: bool) -> None:
+    """Raise SpecError for an option that would do nothing."""
+    if all_texts and (options.tagging.viterbi or options.subword != "mean"):
+        option = "--viterbi" if options.tagging.viterbi else f"--subword {options.subword}"
+        raise SpecError(option, "is for tags of words; the targets are of whole texts")
+    if all_words and isinstance(options.controls, str):
+        message = "is for targets of whole texts; tags of words always have their own control task"
+        raise SpecError(f"--control {options.controls}", message)
 
 
 def prepare_texts(cache: Cache, targets: Sequence[str], options: ProbeOptions, what: str) -> Asked:

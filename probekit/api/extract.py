@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +125,22 @@ def _with_words(examples: Examples, *, store_text: bool) -> Examples:
     return replace(examples, columns={**examples.columns, examples.text_column: column})
 
 
+def _ragged(examples: Examples) -> Iterator[str]:
+    """Columns of lists that nearly are a tag for each word: said now, since the probe will refuse them."""
+    from probekit.splits import parse_lists  # here, because it loads scikit-learn
+
+    for name, values in examples.columns.items() if examples.words is not None else ():
+        lists = parse_lists(values)
+        if lists is None:
+            continue
+        pairs = zip(lists, examples.words or [], strict=True)
+        wrong = [row for row, (tags, words) in enumerate(pairs) if len(tags) != len(words)]
+        if wrong:
+            first = f"{len(lists[wrong[0]])} for {len((examples.words or [])[wrong[0]])} words"
+            where = f"example {examples.ids[wrong[0]]}: {first}"
+            yield f"column {name!r} has no tag for each word in {len(wrong):,} of {len(lists):,} examples ({where})"
+
+
 def run_job(job: Job, out: str | os.PathLike[str], *, handling: Handling, listener: Listener) -> Cache:
     """Open the cache ``out`` if it is what is asked for, else make it or go on with it."""
     if not Path(out).expanduser().resolve().parent.is_dir():
@@ -134,6 +150,8 @@ def run_job(job: Job, out: str | os.PathLike[str], *, handling: Handling, listen
         if cache is not None:
             listener.note(f"{out} is finished and made from the same things; nothing to do")
             return cache
+    for text in _ragged(job.examples):
+        listener.note(text)
     from probekit.api.filling import fill  # here, because it loads torch
 
     fill(job, Path(out), handling=handling, listener=listener)

@@ -81,6 +81,7 @@ def predict(
     probe: str | os.PathLike[str],
     texts: Sequence[str],
     *,
+    spans: Sequence[tuple[int, int]] | None = None,
     model: str | os.PathLike[str] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -89,21 +90,29 @@ def predict(
 ) -> Prediction:
     """Use a saved probe (``.skops``) on ``texts``; the model reads them up to the probe's layer and no further.
 
-    ``model``: where the model is, if it is a local one that lies elsewhere than a hub id would say. It must be the very
-    model that the probe was fitted on: its revision (or the hash of its weights) and tokenizer are compared.
+    ``spans``: first character of each text's span and the one after its last, for a probe of spans. ``model``: where
+    the model is, if it is a local one that lies elsewhere than a hub id would say. It must be the very model that the
+    probe was fitted on: its revision (or the hash of its weights) and tokenizer are compared.
 
     Raises SpecError for a probe that can't be trusted or read, ModelError for another model, InputError for empty text.
     """
     saved = open_probe(Path(probe), texts)
     if saved.card["task"] in ("tags", "entities"):
         raise SpecError(f"probe {probe}", "must be one of whole texts; this one tags words, see tag_texts")
-    if saved.card["cache"]["pool_over"] == "span":
-        raise SpecError(f"probe {probe}", "reads spans, whose places in new texts are not known")
+    if (saved.card["cache"]["pool_over"] == "span") != (spans is not None):
+        needed = "needs the span of each text" if spans is None else "reads whole texts, no spans"
+        raise SpecError(f"probe {probe}", needed)
     source = same_model(saved.card["cache"], model)
     from probekit.api.reading import Reader, read_states  # here, because it loads torch
 
     reader = Reader(source, device, threads, trust_remote_code, listener or Silent())
-    return _answer(saved, read_states(reader, texts, card=saved.card))
+    return _answer(saved, read_states(reader, texts, card=saved.card, spans=spans))
+
+
+def reads_spans(card: Json) -> bool:
+    """Whether a probe's card says that it reads a span of each text."""
+    cache = card.get("cache")
+    return isinstance(cache, dict) and cache.get("pool_over") == "span"
 
 
 def open_probe(probe: Path, texts: Sequence[str]) -> SavedProbe:

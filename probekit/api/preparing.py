@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import get_num_threads
 
-from probekit.api.request import Handling, Job, Request, asked_layers
+from probekit.api.request import Handling, Job, asked_layers
 from probekit.api.spans import character_spans
 from probekit.errors import InputError
 from probekit.extraction import Reading, make_plan
@@ -66,7 +67,9 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         stride=request.stride,
         on_progress=listener.advance,
     )
-    over = _pooled_range(encoded, examples, request)
+    spans = character_spans(examples).tolist() if request.pool_over == "span" else None
+    names = [f"{examples.source}, example {name}" for name in examples.ids]
+    over = pooled_range(encoded, request.pool_over, spans, names=names)
     plan = make_plan(
         encoded.n_tokens,
         batch_tokens=batch_tokens,
@@ -107,19 +110,24 @@ def _default_poolings(*, causal: bool, pool_over: str) -> tuple[str, ...]:
     return ("last", "mean_skip_first") if pool_over == "all" else ("last", "mean")
 
 
-def _pooled_range(encoded: Encoded, examples: Examples, request: Request) -> NDArray[np.int64] | None:
-    """(n, 2) first token to pool over and the one after the last; None for all tokens."""
-    if request.pool_over == "all":
+def pooled_range(
+    encoded: Encoded, pool_over: str, spans: Iterable[tuple[int, int]] | None, *, names: Sequence[str]
+) -> NDArray[np.int64] | None:
+    """(n, 2) first token to pool over and the one after the last; None for all tokens.
+
+    ``spans``: of characters, for ``pool_over`` "span". ``names``: of the rows, for messages.
+
+    Raises InputError for a row without a token there.
+    """
+    if pool_over == "all":
         return None
     ranges = encoded.text_range
-    if request.pool_over == "span":
-        spans = character_spans(examples)
-        ranges = np.array([text_range(o.tolist(), s) for o, s in zip(encoded.offsets, spans.tolist(), strict=True)])
+    if spans is not None:
+        ranges = np.array([text_range(o.tolist(), s) for o, s in zip(encoded.offsets, spans, strict=True)])
     empty = np.flatnonzero(ranges[:, 0] == ranges[:, 1])
     if len(empty):
-        row = int(empty[0])
-        message = f"with --pool-over {request.pool_over} a {request.pool_over} needs a token of its own"
-        raise InputError(f"{examples.source}, example {examples.ids[row]}", message, repr(examples.texts[row][:40]))
+        message = f"with --pool-over {pool_over} every {pool_over} needs a token of its own"
+        raise InputError(names[empty[0]], message, "none")
     return ranges
 
 
@@ -137,4 +145,9 @@ def _tell(listener: Listener, backbone: Backbone, *, n_truncated: int, max_lengt
     where = f"{backbone.device}, {get_num_threads()} threads" if backbone.device.type == "cpu" else str(backbone.device)
     listener.note(f"{where}; {backbone.dtype} ({backbone.dtype_reason}); batches {backbone.batching}")
     if n_truncated:
-        listener.note(f"{n_truncated} texts are longer than {max_length} tokens and were cut")
+        listener.note(f"{texts_are(n_truncated)} longer than {max_length} tokens and cut")
+
+
+def texts_are(n: int) -> str:
+    """A number of texts, as the beginning of a sentence."""
+    return "1 text is" if n == 1 else f"{n:,} texts are"

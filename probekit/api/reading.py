@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from probekit.api.preparing import pooled_range, texts_are
 from probekit.extraction import Reading, make_plan, run
 from probekit.models.alignment import one_copy, word_of_tokens
 from probekit.models.loading import Loading, load_backbone
@@ -29,15 +30,17 @@ class Reader:
     listener: Listener
 
 
-def read_states(reader: Reader, texts: Sequence[str], *, card: Json) -> NDArray[np.float32]:
+def read_states(
+    reader: Reader, texts: Sequence[str], *, card: Json, spans: Sequence[tuple[int, int]] | None = None
+) -> NDArray[np.float32]:
     """(n, d_model) float32 of the probe's layer and pooling, rounded as the cache it was fitted on rounded them."""
-    states, _ = _read(reader, texts, card, pooling=str(card["pooling"]))
+    states, _ = _read(reader, texts, card, pooling=str(card["pooling"]), spans=spans)
     return stored_values(states, card["cache"]["store_dtype"])
 
 
 def read_words(reader: Reader, words: Sequence[Sequence[str]], *, card: Json) -> tuple[WordStates, NDArray[np.bool_]]:
     """The states of all ``words`` at the probe's layer, rounded alike, and which of them have no token (n_words,)."""
-    states, encoded = _read(reader, [" ".join(sentence) for sentence in words], card, pooling=None)
+    states, encoded = _read(reader, [" ".join(sentence) for sentence in words], card, pooling=None, spans=None)
     found = zip(encoded.offsets, words, encoded.cuts, strict=True)
     word = [one_copy(word_of_tokens(offsets, sentence), cuts) for offsets, sentence, cuts in found]
     tokens = TokenStates(
@@ -70,7 +73,12 @@ class _Collected:
 
 
 def _read(
-    reader: Reader, texts: Sequence[str], card: Json, *, pooling: str | None
+    reader: Reader,
+    texts: Sequence[str],
+    card: Json,
+    *,
+    pooling: str | None,
+    spans: Sequence[tuple[int, int]] | None,
 ) -> tuple[NDArray[np.float32], Encoded]:
     """The layer of ``card``, pooled, or without ``pooling`` the states of all tokens; and what the model read."""
     cache, source, listener = card["cache"], reader.source, reader.listener
@@ -97,6 +105,9 @@ def _read(
         template=make_template(cache["prompt"], chat=cache["chat_template"], tokenizer=tokenizer),
         stride=cache.get("stride"),
     )
+    n_cut = int(encoded.truncated.sum())
+    if n_cut:
+        listener.note(f"{texts_are(n_cut)} longer than {cache['max_length']} tokens and read only so far")
     plan = make_plan(
         encoded.n_tokens,
         batch_tokens=cache["batch_tokens"],
@@ -107,12 +118,13 @@ def _read(
     first_tokens = np.concatenate([[0], np.cumsum(encoded.n_tokens)])[first_rows].tolist()
     n_tokens, d_model = int(encoded.n_tokens.sum()), backbone.stack.d_model
     sink = _Collected(first_rows, len(texts), d_model) if pooling else _Collected(first_tokens, n_tokens, d_model)
+    names = [f"text {i + 1}" for i in range(len(texts))]
     reading = Reading(
         ids=encoded.ids,
         plan=plan,
         layers=(int(card["layer"]),),
         poolings=(pooling,) if pooling else (),
-        pool_over=encoded.text_range if cache["pool_over"] == "text" else None,
+        pool_over=pooled_range(encoded, cache["pool_over"], spans, names=names),
         tokens=pooling is None,
         cuts=encoded.cuts,
     )

@@ -85,13 +85,22 @@ def check_request(request: Request) -> None:
     if request.pool_over != "all" and "mean_skip_first" in (request.pooling or ()):
         message = f"leaves out the first position of the whole input; with --pool-over {request.pool_over} take mean"
         raise SpecError("--pooling mean_skip_first", message)
-    if request.stride is not None and (request.stride < 0 or not request.tokens or request.pool_over != "all"):
-        message = "at least 0, and only with --tokens and without --pool-over"
-        raise SpecError(f"--stride {request.stride}", message)
+    _check_stride(request)
     for option, name, names in (("--side", request.side, SIDES), ("--site", request.site, SITES)):
         if name not in names:
             raise SpecError(f"{option} {name}", f"one of {', '.join(names)}")
     parse_layers(request.layers, 1 << 20)  # its form alone; the model says how many there are
+
+
+def _check_stride(request: Request) -> None:
+    if request.stride is None:
+        return
+    if request.stride < 0:
+        raise SpecError(f"--stride {request.stride}", "at least 0")
+    if not request.tokens:
+        raise SpecError(f"--stride {request.stride}", "is for the states of every token: --tokens")
+    if request.pool_over != "all":
+        raise SpecError(f"--stride {request.stride}", "goes with pooling over all tokens, not --pool-over")
 
 
 def asked_layers(request: Request, n_layers: int) -> tuple[int, ...]:

@@ -33,7 +33,8 @@ class TaggedText:
 
     (The tag is "", or O for entities, if a word was not read.)
 
-    ``entities``: what the tags say, if they are of entities; else None.
+    ``entities``: what the tags say, if they are of entities, read strictly as the score is (only B- begins one); else
+    None.
     """
 
     text: str

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from probekit.api.predict import Prediction
-    from probekit.spec import Json
+    from probekit.spec import Examples, Json
 
 
 def predict(
@@ -33,32 +33,43 @@ def predict(
     (on a terminal entities are coloured in their text).
     """
     from probekit.api.predict import predict as run_predict
+    from probekit.api.predict import reads_spans
+    from probekit.api.spans import END, START, character_spans
     from probekit.api.tagging import is_of_words, tag_texts
     from probekit.cli.progress import Bars
     from probekit.cli.tagged import print_tagged
-    from probekit.probes.saved import load_probe
+    from probekit.errors import SpecError
+    from probekit.probes.saved import SUFFIX, load_probe
 
-    ids, texts, words = _texts(data or [], text or [], column)
+    more = [name for name in data or [] if name.endswith(SUFFIX)]
+    if more:
+        raise SpecError("PROBE", "one saved probe at a time", " and ".join([str(probe), *more]))
+    ids, texts, examples = _texts(data or [], text or [], column)
     options: dict[str, Any] = {
         "model": model,
         "device": device,
         "threads": threads,
         "trust_remote_code": trust_remote_code,
     }
-    if is_of_words(load_probe(probe).card):
+    card = load_probe(probe).card
+    if is_of_words(card):
         with Bars() as bars:
-            tagged = tag_texts(probe, texts, words=words, listener=bars, **options)
+            tagged = tag_texts(
+                probe, texts, words=None if examples is None else examples.words, listener=bars, **options
+            )
         print_tagged(ids, tagged, as_json=as_json)
         return
+    if reads_spans(card):
+        if examples is None:
+            raise SpecError(f"probe {probe}", f"reads spans: give DATA with columns {START!r} and {END!r}")
+        options["spans"] = character_spans(examples).tolist()
     with Bars() as bars:
         found = run_predict(probe, texts, listener=bars, **options)
     _print(_rows(found, ids), as_json=as_json)
 
 
-def _texts(
-    data: list[str], given: list[str], column: str | None
-) -> tuple[list[str], list[str], list[list[str]] | None]:
-    """Ids, texts, and the words of data that come as words."""
+def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[str], list[str], Examples | None]:
+    """Ids, texts, and the data that they are from, if any."""
     import sys
 
     from probekit.errors import SpecError
@@ -74,7 +85,7 @@ def _texts(
     from probekit.inputs import read_examples
 
     examples = read_examples(data, text=column)
-    return [str(i) for i in examples.ids], examples.texts, examples.words
+    return [str(i) for i in examples.ids], examples.texts, examples
 
 
 def _rows(found: Prediction, ids: list[str]) -> list[Json]:

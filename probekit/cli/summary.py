@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -86,7 +87,9 @@ def _print_rows(rows: dict[str, str]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
-    Console(highlight=False, markup=False, soft_wrap=False).print(table)
+    # A file or a program gets whole lines.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 10_000)
+    console.print(table)
 
 
 def _state(summary: CacheSummary) -> str:

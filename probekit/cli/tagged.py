@@ -31,18 +31,20 @@ def print_tagged(ids: Sequence[str], found: Sequence[TaggedText], *, as_json: bo
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["id", "start", "end", "tag", "text"])
         for name, tagged in zip(ids, found, strict=True):
-            for key, parts in _parts(tagged).items():
-                tag = "type" if key == "entities" else "tag"
-                writer.writerows([name, part["start"], part["end"], part[tag], part["text"]] for part in parts)
+            key, tag = ("words", "tag") if tagged.entities is None else ("entities", "type")
+            parts = _parts(tagged)[key]
+            writer.writerows([name, part["start"], part["end"], part[tag], part["text"]] for part in parts)
 
 
 def _parts(tagged: TaggedText) -> dict[str, list[Json]]:
-    """The entities if the tags are of entities, else the words; characters counted from 0, ``end`` after the last."""
+    """The entities, if tags are of entities, and the words; characters from 0, ``end`` is the one after the last."""
+    parts: dict[str, list[Json]] = {}
     if tagged.entities is not None:
         of_text = [(entity.start, entity.end, entity.type) for entity in tagged.entities]
-        return {"entities": [{"text": tagged.text[a:b], "type": kind, "start": a, "end": b} for a, b, kind in of_text]}
+        parts["entities"] = [{"text": tagged.text[a:b], "type": kind, "start": a, "end": b} for a, b, kind in of_text]
     words = zip(tagged.words, tagged.tags, strict=True)
-    return {"words": [{"text": tagged.text[a:b], "tag": tag, "start": a, "end": b} for (a, b), tag in words]}
+    parts["words"] = [{"text": tagged.text[a:b], "tag": tag, "start": a, "end": b} for (a, b), tag in words]
+    return parts
 
 
 def _print_coloured(found: Sequence[TaggedText]) -> None:

@@ -25,6 +25,7 @@ from probekit.splits import Column
 SINK_COSINE = 0.98
 """Mean pooling beyond it: what all texts share, an attention sink, hides what they don't."""
 
+FEW_UNITS = 10  # test rows or groups; fewer say next to nothing
 DRAWS_PER_COMPARISON = 200  # the smallest corrected p-value is 2 / this
 TIE = 1e-12  # validation scores nearer than this are equal: the shallower layer is chosen
 
@@ -79,7 +80,7 @@ def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, de
         best = best_layer([[outcome.val_score for outcome in seeds] for seeds in curve.outcomes])
         of_curve = _rows(curve, best, origin, group)
         rows += of_curve
-        warnings += _warnings(curve, best)
+        warnings += _warnings(curve, best, group)
         choices.append(_choice(curve, best))
         chosen.append(_chosen_probe(curve, best, of_curve[best]))
         of_best = {name: of_curve[best][name] for name in CLASS_COLUMNS if name in of_curve[best]}
@@ -223,13 +224,19 @@ def _chosen_probe(curve: Curve, best: int, row: Json) -> ChosenProbe:
     )
 
 
-def _warnings(curve: Curve, best: int) -> list[str]:
+def _warnings(curve: Curve, best: int, group: Column | None) -> list[str]:
     fit = curve.fits[0]
     worst = max(curve.fits, key=lambda f: (f.split.n_crossing, f.split.n_duplicate)).split
     n_seeds = len(curve.fits)
     found = [f"{text} (the worst of {n_seeds} splits)" if n_seeds > 1 else text for text in worst.warnings]
     if len({tuple(np.sort(f.split.train)) for f in curve.fits}) < n_seeds:
         found.append(f"the {n_seeds} seeds divide the rows alike: the data's own split leaves nothing to chance")
+    n_units = min(
+        len(f.split.test) if group is None else len(np.unique(group.values[f.split.test])) for f in curve.fits
+    )
+    if n_units < FEW_UNITS:
+        unit = "rows (sentences, for tags)" if group is None else f"groups of {group.name}"
+        found.append(f"only {n_units} test {unit}: scores, intervals and p-values say little")
     what = f"{fit.target.name}, {curve.pooling}, {fit.probe}"
     stopped = [
         layer for layer, seeds in zip(curve.layers, curve.outcomes, strict=True) if not all(o.converged for o in seeds)

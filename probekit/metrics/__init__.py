@@ -48,7 +48,7 @@ __all__ = [
     "to_iob2",
 ]
 
-_OF_WORDS = ("oov_accuracy", "n_words", "n_words_lost")
+_OF_WORDS = ("commonest_accuracy", "oov_accuracy", "n_words", "n_words_lost")
 _OF_ENTITIES = ("entity_f1", "entity_precision", "entity_recall", "entity_f1_lenient", "viterbi_gain")
 
 METRIC_NAMES = {

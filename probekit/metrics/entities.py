@@ -49,13 +49,13 @@ def entity_counts(
 
 
 def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """(type, first word, the one after the last) of the entities in a sentence's IOB2 ``tags``, read leniently.
+    """(type, first word, the one after the last) of the entities in a sentence's IOB2 ``tags``, read strictly.
 
     >>> entity_spans(["B-person", "I-person", "O", "I-location"])
-    [('person', 0, 2), ('location', 3, 4)]
+    [('person', 0, 2)]
     """
     check_iob2(tags)
-    return sorted(((kind, a, b + 1) for kind, a, b in _spans(tuple(tags), False)), key=lambda span: span[1])
+    return sorted(((kind, a, b + 1) for kind, a, b in _spans(tuple(tags), True)), key=lambda span: span[1])
 
 
 def entity_precision(sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -100,7 +100,9 @@ def _alike(curve: pd.DataFrame) -> list[str]:
 
 def _tagging(chosen: pd.Series) -> list[str]:
     """What token tasks have beside the score."""
-    found = [f"words {chosen['accuracy']:.3f} right", f"new words {chosen['oov_accuracy']:.3f}"]
+    found = [f"words {chosen['accuracy']:.3f} right (the commonest tag {chosen['commonest_accuracy']:.3f})"]
+    if pd.notna(chosen["oov_accuracy"]):
+        found.append(f"new words {chosen['oov_accuracy']:.3f}")
     if chosen["task"] == "entities":
         found.insert(0, f"lenient entity F1 {chosen['entity_f1_lenient']:.3f}")
     if pd.notna(chosen["viterbi_gain"]):

@@ -130,8 +130,8 @@ def read_target(values: ArrayLike, name: str, *, ids: Sequence[Any] | NDArray[An
         matrix, names = indicator_matrix(lists, name, ids)
         how = "as asked" if task == "multilabel" else "guessed from lists"
         return Target(name, Task("multilabel", how), matrix, names, np.empty(0, dtype=np.int64))
-    if task == "multilabel":
-        raise InputError(f"column {name!r}", '--task multilabel needs lists, as ["a","b"]', repr(y[0]))
+    if task == "multilabel" or (task == "auto" and _look_like_lists(y)):
+        raise InputError(f"column {name!r}", 'several labels per row are JSON lists, as ["a","b"]', repr(y[0]))
     found = guess_task(y, name) if task == "auto" else Task("classification", "as asked")
     if task == "regression" or found.kind == "regression":
         return _numbers(y, name, Task("regression", "as asked") if task != "auto" else found)
@@ -161,6 +161,11 @@ def _classes(y: NDArray[Any], name: str, task: Task) -> Target:
     if len(classes) < 2:
         raise InputError(f"column {name!r}", "at least two classes to tell apart", f"only {classes[0]!s}")
     return Target(name, task, labels, classes, codes.astype(np.int64))
+
+
+def _look_like_lists(y: NDArray[Any]) -> bool:
+    """Whether all labels are text in square brackets, as Python prints lists."""
+    return y.dtype.kind in "OU" and all(str(label).startswith("[") and str(label).endswith("]") for label in y)
 
 
 def is_missing(y: NDArray[Any]) -> NDArray[np.bool_]:

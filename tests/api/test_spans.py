@@ -10,6 +10,9 @@ import torch
 import transformers
 
 from probekit import extract
+from probekit.api.asking import ProbeOptions
+from probekit.api.predict import predict, save_probes
+from probekit.api.probe import run_probes
 from probekit.api.spans import character_spans
 from probekit.cli import run
 from probekit.errors import InputError, SpecError, StaleCacheError
@@ -171,16 +174,16 @@ def test_spans_that_can_not_be(tmp_path, name):
 
 def test_a_span_without_a_token(real, tiny_model, tmp_path):
     blank = save(tmp_path / "blank.jsonl", [GOOD, GOOD | {"start": 4, "end": 5}])
-    message = "example 1: with --pool-over span a span needs a token of its own; got 'good film'$"
+    message = "example 1: with --pool-over span every span needs a token of its own"
     with pytest.raises(InputError, match=message):
         extract(tiny_model, blank, out=tmp_path / "c.h5", **OPTIONS)
     dropped = save(tmp_path / "a.jsonl", [{"tokens": ["good", "\u200d"], "start": 1, "end": 2}])
-    with pytest.raises(InputError, match="example 0: with --pool-over span a span needs a token of its own"):
+    with pytest.raises(InputError, match="example 0: with --pool-over span every span needs a token of its own"):
         extract(real[0], dropped, out=tmp_path / "c.h5", **OPTIONS)
     row = {"tokens": ["good"] * 9 + ["film"], "start": 9, "end": 10}
     cut = save(tmp_path / "b.jsonl", [row])
     extract(tiny_model, cut, out=tmp_path / "c.h5", **OPTIONS, max_length=12).close()
-    with pytest.raises(InputError, match="example 0: with --pool-over span a span needs a token of its own"):
+    with pytest.raises(InputError, match="example 0: with --pool-over span every span needs a token of its own"):
         extract(tiny_model, cut, out=tmp_path / "d.h5", **OPTIONS, max_length=11)
 
 
@@ -199,3 +202,26 @@ def test_the_command_line(tiny_model, tmp_path, capsys):
     assert line == "error: a.jsonl, example 0: a span within its 9 characters; got start 0, end 10"
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
     assert run(command[:-2]) == 0  # without spans these are columns like others
+
+
+def test_a_saved_probe_of_spans(tiny_model, tmp_path, capsys):
+    words = ["good", "bad", "film", "plot", "dull", "fine"]
+    rows = [{"text": f"a {w} the {v}", "start": 2, "end": 2 + len(w), "type": w[0]} for w in words for v in words]
+    data = save(tmp_path / "s.jsonl", rows)
+    extract(tiny_model, data, out=tmp_path / "s.h5", dtype="float32", pool_over="span").close()
+    done = run_probes([tmp_path / "s.h5"], ["type"], options=ProbeOptions(split=0.3))
+    (path,) = save_probes(done, tmp_path / "heads")
+    chosen = done.chosen[0][0]
+    spans = [(rows[i]["start"], rows[i]["end"]) for i in chosen.test]
+    texts = [rows[i]["text"] for i in chosen.test]
+    assert predict(path, texts, spans=spans, model=tiny_model).labels.tolist() == chosen.predicted.tolist()
+    with pytest.raises(SpecError, match="needs the span of each text"):
+        predict(path, texts, model=tiny_model)
+    command = ["predict", str(path), "--model", str(tiny_model)]
+    assert run([*command, str(data)]) == 0
+    printed = [line.split(",")[1] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [printed[i] for i in chosen.test] == chosen.predicted.tolist()
+    assert run([*command, "--text", "a good film"]) == 2
+    assert "reads spans: give DATA with columns 'start' and 'end'" in capsys.readouterr().err
+    assert run(["predict", str(path), str(path), "--text", "a"]) == 2
+    assert "PROBE: one saved probe at a time" in capsys.readouterr().err

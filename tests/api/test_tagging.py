@@ -105,7 +105,9 @@ def test_raw_text(cache, tiny_model, tmp_path, capsys, monkeypatch):
     assert run([*base, "--text", text]) == 0
     assert capsys.readouterr().out.splitlines() == ["id,start,end,tag,text", "1,12,16,thing,film", "1,23,27,thing,plot"]
     assert run([*base, "--text", text, "--json"]) == 0
-    entities = json.loads(capsys.readouterr().out)["entities"]
+    printed = json.loads(capsys.readouterr().out)
+    entities = printed["entities"]
+    assert [word["tag"] for word in printed["words"]].count("B-thing") == 2
     assert entities[1] == {"text": "plot", "type": "thing", "start": 23, "end": 27}
     assert run(["predict", str(pos), "--model", str(tiny_model), "--text", "the film", "--json"]) == 0
     words = json.loads(capsys.readouterr().out)["words"]
@@ -119,11 +121,13 @@ def test_raw_text(cache, tiny_model, tmp_path, capsys, monkeypatch):
         tag_texts(ner, [" "], model=tiny_model)
 
 
-def test_a_word_beyond_the_model_is_outside_of_every_entity(cache, tiny_model, tmp_path):
+def test_a_word_beyond_the_model_is_outside_of_every_entity(cache, tiny_model, tmp_path, capsys):
     (path,) = save_probes(run_probes([cache], ["ner"], options=ProbeOptions(layers="2")), tmp_path)
     (found,) = tag_texts(path, ["film " * 40], model=tiny_model)
     assert set(found.tags[:15]) == {"B-thing"}
     assert found.tags[30:] == ("O",) * 10
+    assert run(["predict", str(path), "--model", str(tiny_model), "--text", "film " * 40]) == 0
+    assert "1 text is longer than 32 tokens and read only so far" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -162,13 +166,17 @@ def test_what_is_refused(cache, conll, tiny_model, tmp_path, capsys):
         ([str(cache), "--target", "ner", "--subword", "middle"], "--subword middle: one of mean, first, last"),
         ([str(cache), "--target", "ner", "--shots", "1"], "few-shot curves are of whole texts"),
         ([str(cache), "--target", "column_2", "--viterbi"], "--viterbi: needs entity tags"),
+        ([str(cache), "--target", "ner", "--control", "mdl"], "--control mdl: is for targets of whole texts"),
     ):
         assert run(["probe", *arguments, "--jobs", "1"]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in error
     ragged = tmp_path / "ragged.jsonl"
     ragged.write_text('{"tokens": ["a", "film"], "ner": ["O"]}\n{"tokens": ["plot"], "ner": ["B-x"]}\n')
-    extract(tiny_model, ragged, out=tmp_path / "ragged.h5", tokens=True).close()
+    command = ["extract", str(tiny_model), str(ragged), "--tokens", "--out", str(tmp_path / "ragged.h5")]
+    assert run(command) == 0
+    said = "column 'ner' has no tag for each word in 1 of 2 examples (example 0: 1 for 2 words)"
+    assert said in capsys.readouterr().err
     with pytest.raises(InputError, match="example 0, column 'ner': a tag for each of its 2 words; got 1"):
         probe_layers(tmp_path / "ragged.h5", "ner")
 

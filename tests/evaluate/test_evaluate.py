@@ -292,7 +292,7 @@ def test_the_text_baseline_is_that_of_scikit_learns_grid_search():
     words = [f"w{int(k)}" for k in rng.zipf(1.3, 2000) % 400]
     texts = [" ".join(rng.choice(words, 6)) + (" yes" if y == "a" and rng.random() < 0.4 else "") for y in labels]
     (fit,) = plan_fits(classes(labels), Question(ids=np.arange(150).astype(str).astype(object), texts=texts))
-    tfidf = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\S+")
+    tfidf = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+|[^\w\s]")
     search = GridSearchCV(
         make_pipeline(tfidf, LogisticRegression(max_iter=1000)),
         {"logisticregression__C": [0.1, 1.0, 10.0, 100.0, 1000.0]},
@@ -321,3 +321,12 @@ def test_one_layer_is_in_memory_at_a_time():
     question = Question(ids=np.arange(300).astype(str).astype(object), controls=("shuffled", "conditional", "mdl"))
     evaluate([source], [classes(labels)], question, origin=ORIGIN)
     assert len(alive) == 6 + 5
+
+
+def test_a_handful_of_test_rows_is_warned_about():
+    states, labels = made_up(n=40)
+    assert any("only 8 test rows" in text for text in ask(states, classes(labels)).warnings)
+    states, labels = made_up(n=300)
+    assert not any("say little" in text for text in ask(states, classes(labels)).warnings)
+    groups = Column("document", np.repeat(np.arange(20), 15))
+    assert any("only 4 test groups of document" in t for t in ask(states, classes(labels), groups=groups).warnings)

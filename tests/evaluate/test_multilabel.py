@@ -107,8 +107,10 @@ def test_what_is_no_set_of_labels():
         read('["a"]', '["a","a"]')
     with pytest.raises(InputError, match=r"at least two labels to tell apart; got a"):
         read('["a"]', "[]")
-    with pytest.raises(InputError, match=r"--task multilabel needs lists, as .*; got"):
+    with pytest.raises(InputError, match=r"several labels per row are JSON lists, as .*; got"):
         read("a", "b", task="multilabel")
     assert read("[a", "b]").task.kind == "classification"
+    with pytest.raises(InputError, match=r"several labels per row are JSON lists, as .*; got .*'food'"):
+        read("['food', 'sport']", "['food']")
     assert read('["a"]', '["b"]', task="classification").task.kind == "classification"
     assert read("[3]", "[4, 5]").classes.tolist() == ["3", "4", "5"]

@@ -164,6 +164,7 @@ def test_rows_equal_an_independent_calculation():
             assert row[f"{part}_score"] == pytest.approx(entity_f1(of_part, answers[part], **strict))
         assert row["entity_f1_lenient"] == pytest.approx(entity_f1(truth, predicted))
         assert row["accuracy"] == pytest.approx(accuracy_score(flat_truth, flat))
+        assert row["commonest_accuracy"] == pytest.approx(np.mean([tag == commonest for tag in flat_truth]))
         new = [a == b for a, b, word in zip(flat_truth, flat, test_words, strict=True) if word not in known]
         assert row["oov_accuracy"] == pytest.approx(np.mean(new))
         assert row["text_baseline"] == pytest.approx(entity_f1(truth, looked_up, **strict))
@@ -381,7 +382,7 @@ def test_what_can_not_be_tagged_says_so():
         read_tags([["X", "Y"], ["X", "Y"]], "ner", words=words, ids=["p", "q"])
     with pytest.raises(InputError, match=r"example p, column 'ner': no tag may be empty"):
         read_tags([["X", ""], ["X"]], "ner", words=words, ids=["p", "q"])
-    with pytest.raises(InputError, match="at least two tags to tell apart; got only X"):
+    with pytest.raises(InputError, match="at least two tags to tell apart; got only 'X'"):
         read_tags([["X", "X"], ["X"]], "ner", words=words, ids=["p", "q"])
     with pytest.raises(InputError, match="at most 500 different tags; got 501"):
         read_tags([[str(i)] for i in range(501)], "lemma", words=[["a"]] * 501, ids=range(501))

@@ -122,6 +122,6 @@ def test_what_is_refused(tmp_path, tiny_model, tiny_data):
             extract(tiny_model, tiny_data, out=out, **options)
     odd = tmp_path / "odd.tsv"
     odd.write_text("text\tlabel\ngood\ta\n\x7f\tb\n")  # BERT's tokenizer drops control characters
-    with pytest.raises(InputError, match=r"example 1: with --pool-over text a text needs a token of its own"):
+    with pytest.raises(InputError, match=r"example 1: with --pool-over text every text needs a token of its own"):
         extract(minilm(), odd, out=out, pool_over="text")
     assert [path.name for path in tmp_path.iterdir()] == ["odd.tsv"]

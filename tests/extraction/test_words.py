@@ -276,8 +276,8 @@ def test_what_is_refused(tiny_model, tmp_path):
     prompt = "a good film {text} dull"
     for options, message in (
         ({"store_text": False}, r"^--no-store-text: a\.conll has words, whose tags are of no use without them$"),
-        ({"stride": 4, "tokens": False}, "^--stride 4: at least 0, and only with --tokens and without --pool-over$"),
-        ({"stride": 4, "pool_over": "text"}, "^--stride 4: .*without --pool-over$"),
+        ({"stride": 4, "tokens": False}, "^--stride 4: is for the states of every token: --tokens$"),
+        ({"stride": 4, "pool_over": "text"}, "^--stride 4: goes with pooling over all tokens"),
         ({"stride": -1}, "^--stride -1: at least 0"),
         ({"stride": 30}, "^--stride 30: 0 to 29, fewer than the tokens of a text that fit in at once$"),
         ({"stride": 8, "max_length": 10}, "^--stride 8: 0 to 7, fewer than"),
@@ -295,10 +295,10 @@ def test_what_is_refused(tiny_model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--stride 4", "--stride 4: at least 0, and only with --tokens"),
+        ("--stride 4", "--stride 4: is for the states of every token"),
         ("--tokens --stride -1", "--stride -1: at least 0"),
         ("--tokens --stride 30", "--stride 30: 0 to 29, fewer than the tokens"),
-        ("--tokens --stride 4 --pool-over text", "--stride 4: at least 0, and only with"),
+        ("--tokens --stride 4 --pool-over text", "--stride 4: goes with pooling over all tokens"),
         ("--tokens --no-store-text", "--no-store-text: a.conll has words"),
     ],
 )

@@ -147,11 +147,12 @@ def tag_terms(tags: Tags, sentences: NDArray[np.int64], predicted: NDArray[np.in
 def tag_metrics(fit: TagFit, sentences: NDArray[np.int64], predicted: NDArray[np.int64]) -> dict[str, float]:
     """All columns of the table for token tasks, of the words of ``sentences``."""
     tags = fit.tags
-    words = tags.words_of(sentences)
+    words, train = tags.words_of(sentences), fit.fit.split.train
     truth, new = tags.codes[words], ~fit.known[words]
     right = truth == predicted
     found = {
         "accuracy": float(np.mean(right)),
+        "commonest_accuracy": float(np.mean(truth == np.argmax(np.bincount(tags.codes[tags.words_of(train)])))),
         "oov_accuracy": float(np.mean(right[new])) if new.any() else float("nan"),
         "n_words": float(len(words)),
         "n_words_lost": float(np.count_nonzero(fit.lost[words])),

@@ -192,6 +192,10 @@ def _warnings(fits: Sequence[TagFit]) -> list[str]:
         if n_lost:
             how = "as outside of every entity" if tags.is_entities else "as wrong"
             found.append(f"{n_lost:,} of {n_test:,} test words have no token (cut off, or unknown) and count {how}")
+        in_training = tags.words_of(split.train)
+        n_lost_training = int(np.count_nonzero(fit.lost[in_training]))
+        if n_lost_training:
+            found.append(f"{n_lost_training:,} of {len(in_training):,} training words have no token and are left out")
         if tags.n_repaired:
             found.append(f"{tags.target.name}: {tags.n_repaired:,} tags began an entity with I- and were read as B-")
         if len(fit.learnt_from) < len(split.train):

@@ -86,7 +86,7 @@ def read_tags(
         task, flat = Task("entities", f"a tag per word, {scheme}"), converted
     classes, codes = np.unique(np.array(flat, dtype=np.str_), return_inverse=True)
     if len(classes) < 2:
-        raise InputError(f"column {name!r}", "at least two tags to tell apart", f"only {classes[0]!s}")
+        raise InputError(f"column {name!r}", "at least two tags to tell apart", f"only {str(classes[0])!r}")
     if len(classes) > MOST_TAGS:
         raise InputError(f"column {name!r}", f"at most {MOST_TAGS} different tags", f"{len(classes):,}")
     n = len(sequences)
