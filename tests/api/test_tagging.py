@@ -7,6 +7,7 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2
@@ -201,3 +202,11 @@ def test_real_entities(tmp_path):
         assert sum(map(len, cache.words)) == chosen.row["n_words"] + sum(
             len(examples.words[i]) for i in set(range(len(examples))) - set(chosen.test.tolist())
         )
+
+
+def test_processes_and_other_probes(cache):
+    alone = probe_layers(cache, "ner", probe="logistic,mass-mean,mlp")
+    together = probe_layers(cache, "ner", probe="logistic,mass-mean,mlp", jobs=2)
+    pd.testing.assert_frame_equal(alone, together)
+    assert alone["probe"].tolist() == ["logistic"] * 3 + ["mass-mean"] * 3 + ["mlp"] * 3
+    assert (alone["score"][alone["selected"]][:2] > 0.5).all()  # (an MLP needs more than 400 words)
