@@ -7,13 +7,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from probekit import extract
 from probekit.api import preparing
 from probekit.models import backbone as backbone_module
 from tests.numpy_poolings import NUMPY_POOLINGS
-from tests.packaged import minilm, smollm2
+from tests.packaged import load_transformers, minilm, smollm2
 
 TEXTS = [
     "a long sentence about the city of Osaka and its castle, its food and its trains",
@@ -32,12 +31,7 @@ TOLERANCE = 2e-5  # of the layer's largest value, in float32
 def real(request):
     """The model's path, and transformers' own model and tokenizer (a GGUF takes long, so it is loaded once)."""
     path = {"minilm": minilm, "smollm2": smollm2}[request.param]()
-    where = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
-    source = str(path.parent if where else path)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModel.from_pretrained(source, dtype=torch.float32, **where).eval()
-    return path, model, transformers.AutoTokenizer.from_pretrained(source, **where)
+    return path, *load_transformers(path)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from probekit.errors import OutOfMemoryError, SpecError, StaleCacheError
 from probekit.extraction import Reading, make_plan
 from probekit.extraction import run as run_extraction
 from probekit.models import backbone as backbone_module
-from tests.packaged import minilm, smollm2
+from tests.packaged import load_transformers, minilm, smollm2
 
 SENTENCES = [
     ["good", "film", ",", "but", "the", "plot", "is", "n't"],
@@ -48,12 +48,7 @@ def loaded(request):
     path = {"minilm": minilm, "smollm2": smollm2, "tiny": lambda: request.getfixturevalue("tiny_model")}[
         request.param
     ]()
-    where = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
-    source = str(path.parent if where else path)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModel.from_pretrained(source, dtype=torch.float32, **where).eval()
-    return path, model, transformers.AutoTokenizer.from_pretrained(source, **where)
+    return path, *load_transformers(path)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
@@ -60,9 +62,15 @@ def unigram() -> PreTrainedTokenizerFast:
     )
 
 
+@cache
+def smollm2_tokenizer() -> PreTrainedTokenizerFast:
+    """Read from the GGUF once, which takes seconds."""
+    return load_tokenizer(locate(smollm2()))
+
+
 TOKENIZERS = {
     "wordpiece": lambda: load_tokenizer(locate(minilm())),
-    "real byte-level BPE": lambda: load_tokenizer(locate(smollm2())),
+    "real byte-level BPE": smollm2_tokenizer,
     "byte-level BPE": byte_level_bpe,
     "unigram": unigram,
 }
@@ -134,7 +142,7 @@ def test_a_chat_has_exactly_one_beginning_of_text():
 
 
 def test_the_real_models_chat_template():
-    tokenizer = load_tokenizer(locate(smollm2()))
+    tokenizer = smollm2_tokenizer()
     _, found = encoded(tokenizer, chat=True)
     for text, ids, (first, last) in zip(TEXTS, found.ids, found.text_range, strict=True):
         messages = [{"role": "user", "content": text}]
