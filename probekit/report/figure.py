@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ WITHIN_PANEL = ["model", "pooling", "probe", "group", "n_groups_crossing"]
 """What tells the curves of one target apart."""
 LOWEST_R2 = -1.0  # far below zero there is nothing to read off
 MOST_COLUMNS = 3
+CHARACTERS_PER_PANEL = 60
 
 
 def draw_curves(table: pd.DataFrame, path: Path, *, title: str = "") -> None:
@@ -35,10 +37,15 @@ def draw_curves(table: pd.DataFrame, path: Path, *, title: str = "") -> None:
     FigureCanvasAgg(figure)
     for i, target in enumerate(targets):
         _draw_panel(figure.add_subplot(rows, columns, i + 1), table[table["target"] == target])
-    models, data = (", ".join(dict.fromkeys(table[name].astype(str))) for name in ("model", "dataset"))
-    figure.suptitle(title or f"{models}: {data}")
+    figure.suptitle(fill(title or _origin(table), CHARACTERS_PER_PANEL * columns), fontsize="medium")
     metadata = {"Date": None} if path.suffix == ".svg" else None  # the same table, the same file
     figure.savefig(path, dpi=150, metadata=metadata)
+
+
+def _origin(table: pd.DataFrame) -> str:
+    """Which data, and of which model (several are in the legend)."""
+    data, models = (list(dict.fromkeys(table[name].astype(str))) for name in ("dataset", "model"))
+    return "; ".join([*models, *data] if len(models) == 1 else data)
 
 
 def _draw_panel(axes: Axes, table: pd.DataFrame) -> None:
