@@ -105,3 +105,10 @@ def test_equal_texts_get_equal_labels_where_asked():
     # Where no text comes twice, asking changes nothing.
     unique = [f"text {i}" for i in range(300)]
     np.testing.assert_array_equal(shuffled_labels(y, parts, seed=0, texts=unique), plain)
+
+
+def test_punctuation_is_no_part_of_a_word():
+    """Trap: "film." as another word than "film" makes the baseline weak, and the probe look good."""
+    X = tfidf_features(['"Film."', "film", "a film!"], np.arange(3)).toarray()
+    shared = X @ X.T
+    assert (shared > 0.1).all()
