@@ -68,7 +68,12 @@ class Target:
         """Predictions as labels, (n,): names of class codes (-1: ""), lists of names of 0 and 1, or numbers."""
         if self.task.kind == "multilabel":
             return label_lists(predicted, self.classes)
-        return predicted if not len(self.classes) else np.where(predicted < 0, "", self.classes[predicted])
+        if not len(self.classes):
+            return predicted
+        # (Only text has a label for none; numbers and true/false stay what they are.)
+        return (
+            np.where(predicted < 0, "", self.classes[predicted]) if (predicted < 0).any() else self.classes[predicted]
+        )
 
 
 def guess_task(y: ArrayLike, name: str = "target") -> Task:

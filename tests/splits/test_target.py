@@ -114,3 +114,11 @@ def test_misuse():
         read_target([1, 2], "y", ids=names(3))
     with pytest.raises(InputError, match="one label for each"):
         read_target([[1], [2]], "y", ids=names(2))
+
+
+@pytest.mark.parametrize("values", [[3, 1, 3, 1], [True, False, True, False], ["a", "b", "b", "a"]])
+def test_labels_of_codes_keep_their_type(values):
+    target = read_target(values, "y", ids=range(4))
+    labels = target.labels(target.codes)
+    assert labels.dtype.kind == np.asarray(values).dtype.kind
+    assert labels.tolist() == values
