@@ -70,10 +70,9 @@ class Target:
             return label_lists(predicted, self.classes)
         if not len(self.classes):
             return predicted
-        # (Only text has a label for none; numbers and true/false stay what they are.)
-        return (
-            np.where(predicted < 0, "", self.classes[predicted]) if (predicted < 0).any() else self.classes[predicted]
-        )
+        labels, unknown = self.classes[predicted], predicted < 0
+        # (Of tags alone, which are text; labels that are numbers or true/false stay so.)
+        return np.where(unknown, "", labels) if unknown.any() else labels
 
 
 def guess_task(y: ArrayLike, name: str = "target") -> Task:
