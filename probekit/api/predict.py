@@ -17,7 +17,7 @@ from probekit.errors import InputError, SpecError
 from probekit.evaluate import label_probability
 from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, save_probe
 from probekit.report.files import plain_value
-from probekit.spec import ChosenProbe, Json, Listener, Silent
+from probekit.spec import OF_WORDS, ChosenProbe, Json, Listener, Silent
 from probekit.splits import label_lists
 
 MODEL_FIELDS = (
@@ -97,7 +97,7 @@ def predict(
     Raises SpecError for a probe that can't be trusted or read, ModelError for another model, InputError for empty text.
     """
     saved = open_probe(Path(probe), texts)
-    if saved.card["task"] in ("tags", "entities"):
+    if saved.card["task"] in OF_WORDS:
         raise SpecError(f"probe {probe}", "must be one of whole texts; this one tags words, see tag_texts")
     if (saved.card["cache"]["pool_over"] == "span") != (spans is not None):
         needed = "needs the span of each text" if spans is None else "reads whole texts, no spans"
@@ -119,6 +119,7 @@ def open_probe(probe: Path, texts: Sequence[str]) -> SavedProbe:
     """A saved probe whose card has what a prediction needs, for ``texts`` that have something to read."""
     saved = load_probe(probe)
     _check_card(saved.card, probe)
+    _check_labels(saved, probe)
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"text {i + 1}", "must not be empty", repr(text))
@@ -132,6 +133,19 @@ def _check_card(card: Json, probe: Path) -> None:
     missing += list(MODEL_FIELDS) if not isinstance(cache, dict) else [f for f in MODEL_FIELDS if f not in cache]
     if missing:
         raise SpecError(f"card {card_path(probe)}", "must say what the probe was fitted on", f"no {', '.join(missing)}")
+
+
+def _check_labels(saved: SavedProbe, probe: Path) -> None:
+    """Answers are decoded by the card's labels where the estimator does not know them all; they must fit."""
+    labels, task = saved.card["labels"], saved.card["task"]
+    if task == "multilabel":
+        fits = len(labels) == len(saved.estimator.estimators_)
+    else:
+        fits = task not in OF_WORDS or (labels == sorted(labels) and set(saved.estimator.classes_) <= set(labels))
+    if not fits:
+        raise SpecError(
+            f"card {card_path(probe)}", "must have the labels of its probe, sorted", f"{len(labels)} others"
+        )
 
 
 def _answer(saved: SavedProbe, states: NDArray[np.float32]) -> Prediction:

@@ -15,7 +15,7 @@ from probekit.errors import SpecError
 from probekit.evaluate.tagging import decode_words, lost_code
 from probekit.inputs.raw_words import split_words
 from probekit.metrics import entity_spans
-from probekit.spec import Json, Listener, Silent
+from probekit.spec import OF_WORDS, Json, Listener, Silent
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def tag_texts(
 
 def is_of_words(card: Json) -> bool:
     """Whether a probe's card says that it tags words."""
-    return card["task"] in ("tags", "entities")
+    return card["task"] in OF_WORDS
 
 
 def _joined(words: Sequence[str]) -> list[tuple[int, int]]:

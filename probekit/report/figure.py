@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from probekit.report.labels import METRIC_LABELS, OF_WORDS, TRIVIAL
+from probekit.report.labels import METRIC_LABELS, TRIVIAL
+from probekit.spec import OF_WORDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,6 +10,3 @@ TRIVIAL = {
     "entities": "commonest tag",
 }
 """What the trivial baseline answers, by task."""
-
-OF_WORDS = ("tags", "entities")
-"""Tasks with a tag for each word: rows are sentences, and other things are held against the scores."""

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from probekit.models.layers import layer_range
-from probekit.report.labels import METRIC_LABELS, OF_WORDS, TRIVIAL
+from probekit.report.labels import METRIC_LABELS, TRIVIAL
+from probekit.spec import OF_WORDS
 
 CURVE = ["model", "target", "pooling", "probe"]
 """What tells one curve of the table from another."""

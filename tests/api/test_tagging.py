@@ -23,7 +23,7 @@ from probekit.errors import InputError, SpecError
 from probekit.evaluate.tagging import Tagging
 from probekit.inputs import read_examples
 from probekit.models import locate
-from probekit.probes.saved import load_probe
+from probekit.probes.saved import card_path, load_probe
 from probekit.spec import Silent
 from probekit.store import WordStates, word_matrix
 from tests.inputs.cases import DATA, needs_data
@@ -210,3 +210,12 @@ def test_processes_and_other_probes(cache):
     pd.testing.assert_frame_equal(alone, together)
     assert alone["probe"].tolist() == ["logistic"] * 3 + ["mass-mean"] * 3 + ["mlp"] * 3
     assert (alone["score"][alone["selected"]][:2] > 0.5).all()  # (an MLP needs more than 400 words)
+
+
+def test_a_card_with_other_labels_is_refused(cache, tiny_model, tmp_path):
+    (path,) = save_probes(run_probes([cache], ["ner"], options=ProbeOptions(layers="2")), tmp_path)
+    card = json.loads(card_path(path).read_text())
+    for labels in (["B-thing", "O"], ["O", "I-thing", "B-thing"]):
+        card_path(path).write_text(json.dumps(card | {"labels": labels}))
+        with pytest.raises(SpecError, match="must have the labels of its probe, sorted"):
+            tag_texts(path, ["a film"], model=tiny_model)
