@@ -13,11 +13,10 @@ from probekit.api.request import Handling, Job, asked_layers
 from probekit.api.spans import character_spans
 from probekit.errors import InputError
 from probekit.extraction import Reading, make_plan
-from probekit.models.alignment import one_copy, word_of_tokens
 from probekit.models.backbone import Backbone
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template, text_range
-from probekit.models.tokens import Encoded, choose_max_length, encode, load_tokenizer
+from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
 from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
@@ -133,10 +132,7 @@ def pooled_range(
 
 def _token_layout(encoded: Encoded, examples: Examples, dtype: str) -> TokenLayout:
     """Which word each token is from: of the data's own words, else by the tokenizer's idea of words."""
-    word = encoded.word
-    if examples.words is not None:
-        found = zip(encoded.offsets, examples.words, encoded.cuts, strict=True)
-        word = [one_copy(word_of_tokens(offsets, words), cuts) for offsets, words, cuts in found]
+    word = encoded.word if examples.words is None else data_words(encoded, examples.words)
     joined = np.concatenate
     return TokenLayout(joined(encoded.ids), joined(encoded.special), joined(word), dtype)
 

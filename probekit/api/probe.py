@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -141,9 +141,7 @@ def run_probes(
         found = tuple(dict.fromkeys(text for _, evaluation in done for text in evaluation.warnings))
         chosen = tuple((probe, cache.spec) for cache, evaluation in done for probe in evaluation.chosen)
         classes = pd.concat([evaluation.classes for _, evaluation in done], ignore_index=True)
-        record = _record(done, options, started=started)
-        for part, cache in zip(record["caches"], random, strict=False):
-            part["random_cache"] = {"file": cache.path.name, "fingerprint": cache.fingerprint}
+        record = _record(done, options, random=dict(zip(opened, random, strict=False)), started=started)
         return ProbeRun(table, found, record, chosen, classes)
 
 
@@ -169,7 +167,9 @@ def workers(jobs: int) -> Iterator[Executor | None]:
     executor.shutdown(wait=True)
 
 
-def _record(done: Sequence[tuple[Cache, Evaluation]], options: ProbeOptions, *, started: float) -> Json:
+def _record(
+    done: Sequence[tuple[Cache, Evaluation]], options: ProbeOptions, *, random: Mapping[Cache, Cache], started: float
+) -> Json:
     names = ("probekit-layers", "scikit-learn", "numpy", "scipy", "pandas")
     return {
         "versions": {name: version(name) for name in names},
@@ -193,8 +193,13 @@ def _record(done: Sequence[tuple[Cache, Evaluation]], options: ProbeOptions, *, 
                 "spec": cache.spec,
                 "provenance": cache.provenance,
                 **evaluation.details,
+                **_random_part(random.get(cache)),
             }
             for cache, evaluation in done
         ],
         "seconds": round(time.time() - started, 3),
     }
+
+
+def _random_part(random: Cache | None) -> Json:
+    return {} if random is None else {"random_cache": {"file": random.path.name, "fingerprint": random.fingerprint}}

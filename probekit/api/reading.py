@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from probekit.api.preparing import pooled_range, texts_are
 from probekit.extraction import Reading, make_plan, run
-from probekit.models.alignment import one_copy, word_of_tokens
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
-from probekit.models.tokens import Encoded, encode, load_tokenizer
+from probekit.models.tokens import Encoded, data_words, encode, load_tokenizer
 from probekit.spec import Json, Listener, WindowStates
 from probekit.store import TokenStates, WordStates, stored_values, word_matrix
 
@@ -41,14 +40,12 @@ def read_states(
 def read_words(reader: Reader, words: Sequence[Sequence[str]], *, card: Json) -> tuple[WordStates, NDArray[np.bool_]]:
     """The states of all ``words`` at the probe's layer, rounded alike, and which of them have no token (n_words,)."""
     states, encoded = _read(reader, [" ".join(sentence) for sentence in words], card, pooling=None, spans=None)
-    found = zip(encoded.offsets, words, encoded.cuts, strict=True)
-    word = [one_copy(word_of_tokens(offsets, sentence), cuts) for offsets, sentence, cuts in found]
     tokens = TokenStates(
         stored=stored_values(states, card["cache"]["tokens"]),
         offsets=np.concatenate([[0], np.cumsum(encoded.n_tokens)]),
         token_ids=np.concatenate(encoded.ids),
         token_special=np.concatenate(encoded.special),
-        token_word=np.concatenate(word),
+        token_word=np.concatenate(data_words(encoded, words)),
     )
     matrix = word_matrix(tokens, [len(sentence) for sentence in words], str(card["pooling"]))
     return WordStates(tokens.stored, matrix), np.diff(matrix.indptr) == 0

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
+from probekit.models.alignment import word_spans
 from probekit.spec import Examples
 
 START, END = "start", "end"
@@ -31,6 +32,6 @@ def character_spans(examples: Examples) -> NDArray[np.int64]:
             where = f"{examples.source}, example {examples.ids[row]}"
             raise InputError(where, f"a span within its {size} {unit}", f"{START} {start}, {END} {end}")
         if words is not None:
-            before = sum(len(word) + 1 for word in words[:start])
-            spans[row] = before, before + len(" ".join(words[start:end]))
+            of_words = word_spans(words)
+            spans[row] = of_words[start, 0], of_words[end - 1, 1]
     return spans

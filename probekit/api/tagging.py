@@ -15,6 +15,7 @@ from probekit.errors import SpecError
 from probekit.evaluate.tagging import decode_words, lost_code
 from probekit.inputs.raw_words import split_words
 from probekit.metrics import entity_spans
+from probekit.models.alignment import word_spans
 from probekit.spec import OF_WORDS, Json, Listener, Silent
 
 
@@ -66,7 +67,11 @@ def tag_texts(
     saved = open_probe(Path(probe), texts)
     if not is_of_words(saved.card):
         raise SpecError(f"probe {probe}", "must be one of word tags", str(saved.card["task"]))
-    spans = [split_words(text) for text in texts] if words is None else [_joined(sentence) for sentence in words]
+    spans = (
+        [split_words(text) for text in texts]
+        if words is None
+        else [[(a, b) for a, b in word_spans(sentence).tolist()] for sentence in words]
+    )
     split = [[text[a:b] for a, b in found] for text, found in zip(texts, spans, strict=True)]
     source = same_model(saved.card["cache"], model)
     from probekit.api.reading import Reader, read_words  # here, because it loads torch
@@ -95,12 +100,7 @@ def tag_texts(
 
 def is_of_words(card: Json) -> bool:
     """Whether a probe's card says that it tags words."""
-    return card["task"] in OF_WORDS
-
-
-def _joined(words: Sequence[str]) -> list[tuple[int, int]]:
-    ends = np.cumsum([len(word) + 1 for word in words]) - 1
-    return [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
+    return card.get("task") in OF_WORDS
 
 
 def _entities(tags: list[str], words: list[tuple[int, int]], card: Json) -> tuple[Entity, ...] | None:

@@ -39,7 +39,7 @@ def predict(
     from probekit.cli.progress import Bars
     from probekit.cli.tagged import print_tagged
     from probekit.errors import SpecError
-    from probekit.probes.saved import SUFFIX, load_probe
+    from probekit.probes.saved import SUFFIX, read_card
 
     more = [name for name in data or [] if name.endswith(SUFFIX)]
     if more:
@@ -51,7 +51,7 @@ def predict(
         "threads": threads,
         "trust_remote_code": trust_remote_code,
     }
-    card = load_probe(probe).card
+    card = read_card(probe)
     if is_of_words(card):
         with Bars() as bars:
             tagged = tag_texts(

@@ -14,6 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def word_spans(words: Sequence[str]) -> NDArray[np.int64]:
+    """(n_words, 2) first character of each word, and the one after its last, in the words with single blanks between.
+
+    >>> word_spans(["ab's", "it"]).tolist()
+    [[0, 4], [5, 7]]
+    """
+    lengths = np.array([len(word) for word in words])
+    ends = np.cumsum(lengths + 1) - 1
+    return np.column_stack([ends - lengths, ends])
+
+
 def word_of_tokens(offsets: NDArray[np.int32], words: Sequence[str]) -> NDArray[np.int32]:
     """(n_tokens,) index of the word that each token is from, -1 for none.
 
@@ -24,14 +35,12 @@ def word_of_tokens(offsets: NDArray[np.int32], words: Sequence[str]) -> NDArray[
     >>> word_of_tokens(np.array([[0, 0], [0, 3], [3, 4], [4, 7], [0, 0]]), ["ab's", "it"]).tolist()
     [-1, 0, 0, 1, -1]
     """
-    lengths = np.array([len(word) for word in words])
-    ends = np.cumsum(lengths + 1) - 1
-    starts = ends - lengths
+    starts, ends = word_spans(words).T
     first, last = offsets.T
     word = np.searchsorted(ends, first, side="right")
     inside = (word < len(words)) & (first < last)
     inside &= starts[np.minimum(word, len(words) - 1)] < last
-    return np.where(inside & (last > 0), word, -1).astype(np.int32)
+    return np.where(inside, word, -1).astype(np.int32)
 
 
 def one_copy(word: NDArray[np.int32], cuts: Sequence[int]) -> NDArray[np.int32]:

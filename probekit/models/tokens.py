@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from probekit.errors import InputError, ModelError, SpecError
-from probekit.models.alignment import one_copy
+from probekit.models.alignment import one_copy, word_of_tokens
 from probekit.models.prompts import Template, check_stride, cut_text, text_range, window_text
 from probekit.models.source import ModelSource
 
@@ -44,6 +44,12 @@ class Encoded:
     def n_tokens(self) -> NDArray[np.int32]:
         """(n,) tokens per text."""
         return np.array([len(row) for row in self.ids], dtype=np.int32)
+
+
+def data_words(encoded: Encoded, words: Sequence[Sequence[str]]) -> list[NDArray[np.int32]]:
+    """Per text (n_tokens,) which of its ``words``, that it was joined from, each token is from; -1 for none."""
+    found = zip(encoded.offsets, words, encoded.cuts, strict=True)
+    return [one_copy(word_of_tokens(offsets, of_text), cuts) for offsets, of_text, cuts in found]
 
 
 def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

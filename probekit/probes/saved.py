@@ -58,9 +58,7 @@ def load_probe(path: Path) -> SavedProbe:
     Raises SpecError if there is none, the file is not the one that the card speaks of, or it holds a type that is not
     known to be harmless.
     """
-    if path.suffix != SUFFIX or not path.is_file():
-        raise SpecError(f"probe {path}", f"must be a {SUFFIX} file made by probekit probe --save-probes")
-    card = _read_card(path)
+    card = read_card(path)
     data = path.read_bytes()
     if _sha256(data) != card["sha256"]:
         raise SpecError(f"probe {path}", f"must be the file that {card_path(path).name} speaks of", "other contents")
@@ -76,7 +74,10 @@ def load_probe(path: Path) -> SavedProbe:
     return SavedProbe(estimator, card)
 
 
-def _read_card(path: Path) -> Json:
+def read_card(path: Path) -> Json:
+    """The card of the probe at ``path``. Raises SpecError where there is none, or no such probe."""
+    if path.suffix != SUFFIX or not path.is_file():
+        raise SpecError(f"probe {path}", f"must be a {SUFFIX} file made by probekit probe --save-probes")
     card = card_path(path)
     try:
         found = json.loads(card.read_text(encoding="utf-8"))

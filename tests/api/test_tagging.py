@@ -219,3 +219,16 @@ def test_a_card_with_other_labels_is_refused(cache, tiny_model, tmp_path):
         card_path(path).write_text(json.dumps(card | {"labels": labels}))
         with pytest.raises(SpecError, match="must have the labels of its probe, sorted"):
             tag_texts(path, ["a film"], model=tiny_model)
+
+
+def test_tags_and_labels_of_two_caches_with_their_random_models(tiny_model, tmp_path):
+    """Each cache has two evaluations, and one random model of its own."""
+    for name, n in (("a", 40), ("b", 50)):
+        rows = [{"tokens": ["a", w, "plot"], "ner": ["O", "B-x", "O"], "y": w} for w in ("film", "actor") * (n // 2)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        extract(tiny_model, tmp_path / f"{name}.jsonl", out=tmp_path / f"{name}.h5", tokens=True).close()
+    paths, options = [tmp_path / "a.h5", tmp_path / "b.h5"], ProbeOptions(controls="random")
+    done = run_probes(paths, ["y", "ner"], options=options, models=[tiny_model])
+    parts = [(part["file"], part["random_cache"]["file"], *part["targets"]) for part in done.record["caches"]]
+    assert parts == [(f"{c}.h5", f"{c}.random.h5", target) for c in "ab" for target in ("y", "ner")]
+    assert done.table["random_model"].notna().tolist() == ([True] * 3 + [False] * 3) * 2

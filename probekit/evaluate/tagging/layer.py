@@ -14,11 +14,11 @@ from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError
-from probekit.evaluate.layer import Fit, LayerOutcomes, Outcome
+from probekit.evaluate.layer import METRIC, Fit, LayerOutcomes, Outcome
 from probekit.evaluate.tagging.decoding import decode_words
 from probekit.evaluate.tagging.tags import Tags
 from probekit.evaluate.tagging.words import WordStates
-from probekit.metrics import entity_counts, entity_f1, entity_precision, entity_recall
+from probekit.metrics import SCORES, entity_counts, entity_f1, entity_precision, entity_recall
 from probekit.probes import fit_probe, refit
 
 
@@ -129,10 +129,8 @@ def predict_tags(
 
 def tag_score(tags: Tags, sentences: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     """The score that chooses: strict entity F1, or the share of words tagged right."""
-    truth = tags.codes[tags.words_of(sentences)]
-    if not tags.is_entities:
-        return float(np.mean(truth == predicted))
-    return float(entity_f1(_counts(tags, sentences, predicted, strict=True).sum(axis=0)))
+    score = SCORES[METRIC[tags.target.task.kind]]
+    return float(score.value(tag_terms(tags, sentences, predicted).sum(axis=0)))
 
 
 def tag_terms(tags: Tags, sentences: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArray[np.float64]:
