@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -69,9 +70,8 @@ def _fitting(curve: pd.DataFrame, selected: Sequence[bool], width: int) -> list[
     names = [f"{row['layer']}{'*' if row['final_norm'] else ''}" for row in rows]
     layer = Cells("layer", [("→ " if chosen else "") + name for chosen, name in zip(selected, names, strict=True)])
     score = Cells(METRIC_LABELS[rows[0]["metric"]], [number(row["score"]) for row in rows])
-    ends = [(number(row["ci_low"]), number(row["ci_high"])) for row in rows]
-    interval = Cells("95% interval", [f"{low} to {high}" for low, high in ends], "left")
-    short = Cells("95%", [f"{low}..{high}" for low, high in ends], "left")
+    interval = Cells("95% interval", [_interval(row, " to ") for row in rows], "left")
+    short = Cells("95%", [_interval(row, "..") for row in rows], "left")
     val = Cells("validation", [number(row["val_score"]) for row in rows])
     scale = scale_of([row["score"] for row in rows], rows[0]["baseline"], is_r2=rows[0]["metric"] == "r2")
     room = min(BAR_WIDTH, width - width_of([layer, score, interval, val]) - GAP)
@@ -81,6 +81,11 @@ def _fitting(curve: pd.DataFrame, selected: Sequence[bool], width: int) -> list[
         if width_of(columns) <= width:
             return columns
     return [layer, score]
+
+
+def _interval(row: Mapping[str, float], between: str) -> str:
+    ends = [row["ci_low"], row["ci_high"]]
+    return number(math.nan) if any(map(math.isnan, ends)) else between.join(map(number, ends))
 
 
 def _bars(rows: Sequence[Mapping[str, float]], scale: Scale, selected: Sequence[bool], width: int) -> Cells:
@@ -143,14 +148,14 @@ def _alike(curve: pd.DataFrame) -> list[str]:
 
 def _tagging(chosen: pd.Series) -> list[str]:
     """What token tasks have beside the score."""
-    found = [f"words {chosen['accuracy']:.3f} right (the commonest tag {chosen['commonest_accuracy']:.3f})"]
+    found = [f"words {number(chosen['accuracy'])} right (the commonest tag {number(chosen['commonest_accuracy'])})"]
     if pd.notna(chosen["oov_accuracy"]):
-        found.append(f"new words {chosen['oov_accuracy']:.3f}")
+        found.append(f"new words {number(chosen['oov_accuracy'])}")
     if chosen["task"] == "entities":
-        found.insert(0, f"lenient entity F1 {chosen['entity_f1_lenient']:.3f}")
+        found.insert(0, f"lenient entity F1 {number(chosen['entity_f1_lenient'])}")
     if pd.notna(chosen["viterbi_gain"]):
         found.append(f"decoding sentences gains {chosen['viterbi_gain']:+.3f}")
-    control = f"control task {chosen['control']:.3f} right, selectivity {chosen['selectivity']:+.3f}"
+    control = f"control task {number(chosen['control'])} right, selectivity {chosen['selectivity']:+.3f}"
     return ["; ".join(found), control]
 
 
