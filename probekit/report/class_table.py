@@ -13,7 +13,6 @@ from probekit.report.curves import curves, named_caches
 from probekit.report.labels import number
 from probekit.report.layout import GAP, ByWidth, Cells, stacked_tables, width_of
 
-
 SHORTEST_NAME = 10
 """A class name has so many characters of a line at least."""
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from probekit.spec import Json
+
 CURVE = (
     *("cache", "model", "target", "task", "metric", "pooling", "probe", "protocol"),
     *("group", "n_groups_crossing"),
@@ -18,6 +20,11 @@ def curves(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
     by = [name for name in CURVE if name in table]
     for _, curve in table.groupby(by, sort=False, dropna=False):
         yield curve
+
+
+def records(table: pd.DataFrame) -> list[Json]:
+    """The rows, each by column."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def named_caches(table: pd.DataFrame) -> bool:

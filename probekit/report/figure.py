@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from probekit.report.curves import curves
@@ -130,9 +131,7 @@ def _grey(baseline: str) -> Artist:
     return Line2D([], [], color=GREY, **BASELINES[baseline])
 
 
-def _draw_panel(
-    axes: Axes, table: pd.DataFrame, named: Sequence[str], looks: Mapping[str, tuple[str, str]]
-) -> None:
+def _draw_panel(axes: Axes, table: pd.DataFrame, named: Sequence[str], looks: Mapping[str, tuple[str, str]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     of_panel = [(curve, *looks[_label(curve.iloc[0], named)]) for curve in curves(table)]
@@ -156,6 +155,8 @@ def _draw_panel(
     axes.set_xlabel("layer (0: embeddings)")
     axes.set_ylabel(METRIC_LABELS[metric] + (f" (below {LOWEST_R2:g} not shown)" if below else ""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if table["layer"].nunique() == 1:
+        axes.set_xticks(table["layer"].unique())
     axes.grid(visible=True, alpha=0.25)
     axes.set_ylim(low, high)
 
@@ -169,10 +170,11 @@ def _groups(first: pd.Series, named: Sequence[str]) -> list[str]:
 
 
 def _limits(table: pd.DataFrame) -> tuple[float, float]:
-    low = table[["score", "ci_low", "baseline", "text_baseline"]].astype(float).min(axis=None)
-    high = table[["score", "ci_high", "baseline", "text_baseline"]].astype(float).max(axis=None)
-    if pd.isna(low):  # no score at all
+    values = table[["score", "ci_low", "ci_high", *BASELINES]].to_numpy(dtype=float)
+    finite = values[np.isfinite(values)]
+    if not len(finite):  # no score at all
         return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
     if table["metric"].iloc[0] == "r2" and high > LOWEST_R2:
         low = max(low, LOWEST_R2)
     margin = 0.05 * max(high - low, 1e-3)

@@ -12,7 +12,6 @@ from rich.text import Text
 from probekit.report.labels import number
 from probekit.report.layout import ByWidth, Cells, stacked_tables
 
-
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "max_abs": ("max |x|", lambda value: f"{value:,.4g}"),
     "n_nonfinite": ("non-finite", lambda value: f"{value:,}"),

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from probekit.models.layers import layer_range
 from probekit.report.bars import Scale, scale_of
-from probekit.report.curves import curves, named_caches
+from probekit.report.curves import curves, named_caches, records
 from probekit.report.labels import LEVEL, LOOKED_UP, METRIC_LABELS, TRIVIAL, WORDS_ALONE, number
 from probekit.report.layout import GAP, ByWidth, Cells, one_table, width_of
 from probekit.report.verdict import verdict
-from probekit.spec import OF_WORDS
+from probekit.spec import OF_WORDS, Json
 
 BAR_WIDTH = 24
 """At most; where there is less room, less."""
@@ -41,7 +41,9 @@ def layer_tables(table: pd.DataFrame, *, how: Mapping[tuple[str, str], str] | No
 
 def _title(first: pd.Series, *, named: bool) -> str:
     pooled = f"{first['pooling']} of subwords" if first["task"] in OF_WORDS else f"{first['pooling']} pooling"
-    what = f"{first['target']}: {METRIC_LABELS[first['metric']]} of a {first['probe']} probe, {pooled}, {first['model']}"
+    what = (
+        f"{first['target']}: {METRIC_LABELS[first['metric']]} of a {first['probe']} probe, {pooled}, {first['model']}"
+    )
     return f"{what}, cache {first['cache']}" if named else what
 
 
@@ -66,7 +68,7 @@ def _layer_table(curve: pd.DataFrame, title: str, read_as: str, width: int) -> I
 
 def _fitting(curve: pd.DataFrame, selected: Sequence[bool], width: int) -> list[Cells]:
     """The columns that there is room for: bars go first, then validation, words in the interval, the interval."""
-    rows = curve.to_dict("records")
+    rows = records(curve)
     names = [f"{row['layer']}{'*' if row['final_norm'] else ''}" for row in rows]
     layer = Cells("layer", [("→ " if chosen else "") + name for chosen, name in zip(selected, names, strict=True)])
     score = Cells(METRIC_LABELS[rows[0]["metric"]], [number(row["score"]) for row in rows])
@@ -83,12 +85,12 @@ def _fitting(curve: pd.DataFrame, selected: Sequence[bool], width: int) -> list[
     return [layer, score]
 
 
-def _interval(row: Mapping[str, float], between: str) -> str:
+def _interval(row: Json, between: str) -> str:
     ends = [row["ci_low"], row["ci_high"]]
     return number(math.nan) if any(map(math.isnan, ends)) else between.join(map(number, ends))
 
 
-def _bars(rows: Sequence[Mapping[str, float]], scale: Scale, selected: Sequence[bool], width: int) -> Cells:
+def _bars(rows: Sequence[Json], scale: Scale, selected: Sequence[bool], width: int) -> Cells:
     styles = ["green" if chosen else "blue" for chosen in selected]
     bars = [Text(scale.bar(row["score"], width), style) for row, style in zip(rows, styles, strict=True)]
     return Cells(scale.heading(width), bars, "left")

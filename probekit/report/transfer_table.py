@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.report.curves import curves
+from probekit.report.curves import curves, records
 from probekit.report.labels import METRIC_LABELS, number
 from probekit.report.layout import ByWidth, Cells, stacked_tables
-
+from probekit.spec import Json
 
 LONGEST_HEADING = 16
 SHORTEST_NAME = 10
@@ -35,18 +34,18 @@ def _transfer_table(curve: pd.DataFrame, width: int) -> Iterator[RenderableType]
     ]
     seen = chosen[chosen["n_duplicate"] > 0]
     columns = [
-        Cells(str(name), [_cell(row) for row in rows.to_dict("records")], fold=LONGEST_HEADING)
+        Cells(str(name), [_cell(row) for row in records(rows)], fold=LONGEST_HEADING)
         for name, rows in chosen.groupby("tested_on", sort=False)
     ]
     what = f"{METRIC_LABELS[first['metric']]} on each data set"
     yield Text(f"{first['target']}: {what}, {first['probe']} probe, {first['pooling']} pooling", style="bold")
     yield from stacked_tables(beside, columns, width)
-    for row in seen.to_dict("records"):
+    for row in records(seen):
         rows = f"{row['n_duplicate']:,.0f} of the {row['n_test']:,} test rows of {row['tested_on']}"
         yield Text(f"* {rows} are texts that the probe of {row['trained_on']} was fitted on: no other texts")
     yield Text("each row at the layer that is best on its own validation rows", style="dim")
 
 
-def _cell(row: dict[str, Any]) -> str:
+def _cell(row: Json) -> str:
     """The score, with a star if the probe knew some of the test's texts."""
     return number(row["score"]) + ("*" if row["n_duplicate"] > 0 else "")
