@@ -43,7 +43,9 @@ TABLES = {
     "no score": curve([np.nan, 0.5], score=np.nan, ci_low=np.nan, ci_high=np.nan, baseline=np.nan),
     "one layer": curve([0.7]),
     "twelve curves": twelve(),
-    "dollars": curve([0.6, 0.7], target="price $x_1", cache="$", dataset="a$b$c_d$", model="_m"),
+    "no formulas": pd.concat(
+        [curve([0.6, 0.7], target=r"$\nope{$", cache=name, dataset=r"$\nope{$") for name in (r"$\nope{$", "_b")]
+    ),
 }
 
 
@@ -130,3 +132,9 @@ def test_the_interval_of_a_single_layer_is_visible():
     (interval,) = [found for found in figure.axes[0].collections if len(found.get_paths())]
     box = interval.get_paths()[0].get_extents()
     assert (box.y0, box.y1) == pytest.approx((0.67, 0.73))
+
+
+def test_names_are_no_formulas():
+    figure, _ = drawn(TABLES["no formulas"])
+    assert figure.get_suptitle() == r"org/m; $\nope{$"
+    assert entries(figure)[:2] == [r"$\nope{$", "_b"]
