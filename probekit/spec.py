@@ -152,6 +152,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     *("n_groups_crossing", "micro_f1"),
     *("entity_f1", "entity_precision", "entity_recall", "entity_f1_lenient", "viterbi_gain"),
     *("commonest_accuracy", "oov_accuracy", "n_words", "n_words_lost"),
+    "cache",
 )
 """The columns of the layer table in their order; one that does not apply to a row is empty."""
 
@@ -159,6 +160,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
 CLASS_COLUMNS: tuple[str, ...] = (
     *("model", "dataset", "target", "pooling", "layer", "probe"),
     *("class", "precision", "recall", "f1", "support"),
+    "cache",
 )
 """The columns of the per-class table."""
 
@@ -166,6 +168,7 @@ CLASS_COLUMNS: tuple[str, ...] = (
 SHOT_COLUMNS: tuple[str, ...] = (
     *("model", "dataset", "target", "pooling", "layer", "protocol", "probe", "metric"),
     *("shots", "draws", "mean", "sd", "low", "high"),
+    "cache",
 )
 """The columns of the few-shot table."""
 
@@ -180,6 +183,7 @@ HEALTH_COLUMNS: tuple[str, ...] = (
 TRANSFER_COLUMNS: tuple[str, ...] = (
     *("model", "target", "pooling", "layer", "probe", "metric", "trained_on", "tested_on"),
     *("score", "ci_low", "ci_high", "selected", "n_train", "n_test"),
+    "n_duplicate",
 )
 """The columns of the transfer table."""
 

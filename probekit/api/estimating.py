@@ -20,12 +20,17 @@ TRIAL_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Estimate:
-    """``n_tokens``: after truncation. ``seconds``: of the run alone, without loading and tokenising."""
+    """``n_tokens``: after truncation. ``layers``: those to keep, of a model with ``n_layers`` blocks.
+
+    ``seconds``: of the run alone, without loading and tokenising.
+    """
 
     n_rows: int
     n_tokens: int
     n_truncated: int
+    layers: tuple[int, ...]
     n_layers: int
+    site: str
     file_bytes: int
     tokens_per_second: float
     seconds: float
@@ -52,7 +57,9 @@ def estimate(job: Job, *, handling: Handling, listener: Listener) -> Estimate:
         n_rows=len(job.examples),
         n_tokens=n_tokens,
         n_truncated=int(prepared.layout.truncated.sum()),
-        n_layers=len(prepared.layout.layers),
+        layers=prepared.layout.layers,
+        n_layers=prepared.backbone.stack.n_layers,
+        site=job.request.site,
         file_bytes=estimated_bytes(prepared.layout, job.examples, store_text=job.request.store_text),
         tokens_per_second=speed,
         seconds=n_tokens / speed,

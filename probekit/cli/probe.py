@@ -186,7 +186,9 @@ def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] |
         typer.echo(json.dumps(everything, indent=1, ensure_ascii=False))
     else:
         console = Console(highlight=False)
-        parts = [*layer_tables(run.table)]
+        read = [item for cache in run.record["caches"] for item in cache["targets"].items()]
+        how = {(name, target["task"]): target["how"] for name, target in read}
+        parts = [*layer_tables(run.table, how=how)]
         for name, table in (side or {}).items():
             parts += SIDE_TABLES[name](table)
         for part in parts:

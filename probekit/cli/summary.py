@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,6 +19,20 @@ if TYPE_CHECKING:
     from probekit.api.estimating import Estimate
 
 
+AS_USUAL: dict[str, tuple[str, tuple[object, ...]]] = {
+    "prompt": ("prompt", (None,)),
+    "chat_template": ("chat template", (None, False)),
+    "rendered": ("rendered", (None,)),
+    "pool_over": ("pooled over", (None, "all")),
+    "site": ("site", (None, "block")),
+    "side": ("side", (None, "encoder")),
+    "stride": ("stride", (None,)),
+    "last_layer": ("last layer", (None, "normed")),
+    "quantize": ("quantized", (None,)),
+}
+"""Fields of the spec that are shown where they are not as usual: what they are called, and the usual values."""
+
+
 def print_summary(summary: CacheSummary, *, full: bool) -> None:
     """A line per fact; ``full`` adds the columns and how it was made."""
     rows = {
@@ -24,7 +40,9 @@ def print_summary(summary: CacheSummary, *, full: bool) -> None:
         "model": f"{summary.spec.get('model')} @ {_short(summary.spec.get('revision'), full=full)}{_random(summary)}",
         "data": f"{summary.provenance.get('dataset')}: {summary.n_examples:,} texts, {summary.total_tokens:,} tokens",
         "truncated": f"{summary.n_truncated:,} texts at {summary.spec.get('max_length')} tokens",
-        "layers": f"{layer_range(summary.layers)} of {summary.spec.get('n_layers')}{_norm(summary)}",
+        **_asked(summary.spec),
+        "layers": _layers(summary.layers, summary.spec.get("n_layers"), summary.spec.get("site"), "stored")
+        + _norm(summary),
         "states": f"{', '.join(summary.poolings)} pooling, {summary.d_model} dimensions, computed in "
         f"{summary.spec.get('dtype')}, stored as {summary.pooled_dtype}{_tokens(summary)}",
     }
@@ -43,12 +61,12 @@ def print_estimate(found: Estimate) -> None:
     """What an extraction would take."""
     minutes, seconds = divmod(round(found.seconds), 60)
     rows = {
-        "rows": f"{found.n_rows:,} ({found.n_truncated:,} would be cut)",
-        "tokens": f"{found.n_tokens:,}",
-        "layers": f"{found.n_layers}",
-        "on disk": readable(found.file_bytes),
+        "texts": f"{found.n_rows:,} ({found.n_truncated:,} would be cut)",
+        "tokens": f"{found.n_tokens:,} to read, special ones and prompt counted",
+        "layers": _layers(found.layers, found.n_layers, found.site, "to store"),
+        "on disk": f"{readable(found.file_bytes)}, the finished cache",
         "speed": f"{found.tokens_per_second:,.0f} tokens/s in a trial",
-        "time": f"about {minutes} min {seconds:02d} s, without loading the model",
+        "time": f"about {minutes} min {seconds:02d} s to read all texts, without loading the model",
     }
     _print_rows(rows)
 
@@ -110,6 +128,32 @@ def _tokens(summary: CacheSummary) -> str:
 def _random(summary: CacheSummary) -> str:
     seed = summary.spec.get("random_seed")
     return "" if seed is None else f" (random weights, seed {seed})"
+
+
+def _asked(spec: Json) -> dict[str, str]:
+    """What was asked for that makes other states of the same texts."""
+    return {
+        heading: _said(spec[field])
+        for field, (heading, usual) in AS_USUAL.items()
+        if field in spec and spec[field] not in usual
+    }
+
+
+def _said(value: object) -> str:
+    """A word as it is; text in quotes, its line ends and blanks visible."""
+    if value is True:
+        return "yes"
+    return value if isinstance(value, str) and value.isalnum() else json.dumps(value, ensure_ascii=False)
+
+
+def _layers(layers: Sequence[int], n_blocks: object, site: object, kept: str) -> str:
+    """How many layers, and which: the embeddings are one of them."""
+    blocks = [layer for layer in layers if layer > 0]
+    part = "" if site in (None, "block") else f"{site} of "
+    named = ["embeddings (0)"] if 0 in layers else []
+    if blocks:
+        named.append(f"{part}block{'s' if len(blocks) > 1 else ''} {layer_range(blocks)} of {n_blocks}")
+    return f"{len(layers)} {kept}: {' and '.join(named)}"
 
 
 def _norm(summary: CacheSummary) -> str:

@@ -53,7 +53,7 @@ def evaluate(
         for i, fit in enumerate(fits)
         if question.n_tokens is not None and "length" in fit.controls
     }
-    listener.stage("probing", total=len(tasks) + len(text_tasks) + len(length_tasks), unit="layers")
+    listener.stage("probing", total=len(tasks) + len(text_tasks) + len(length_tasks), unit="fits")
     count = Counter(listener)
     layers: list[LayerOutcomes] = count(run_tasks(executor, fit_layer, tasks))
     text_scores: list[float] = count(run_tasks(executor, text_score, text_tasks))

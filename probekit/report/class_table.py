@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
-from rich.console import Group
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
+from probekit.report.curves import curves, named_caches
+from probekit.report.labels import number
+from probekit.report.layout import GAP, ByWidth, Cells, stacked_tables, width_of
 
-def class_tables(classes: pd.DataFrame) -> Iterator[Group]:
+SHORTEST_NAME = 10
+"""A class name has so many characters of a line at least."""
+
+
+def class_tables(classes: pd.DataFrame) -> Iterator[RenderableType]:
     """A title and a rich table per curve: precision, recall, F1 and support of every class at the selected layer."""
-    for _, curve in classes.groupby(["model", "target", "pooling", "probe"], sort=False):
+    for curve in curves(classes):
         first = curve.iloc[0]
-        table = Table(box=None)
-        table.add_column("class")
-        for name in ("precision", "recall", "F1", "support"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for row in curve.to_dict("records"):
-            scores = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
-            table.add_row(Text(str(row["class"])), *scores, f"{row['support']:,}")
         title = (
             f"{first['target']} by class: {first['probe']} probe, {first['pooling']} pooling, layer {first['layer']}"
         )
-        yield Group(Text(title, style="bold"), table)
+        cache = f", cache {first['cache']}" if named_caches(classes) else ""
+        yield ByWidth(partial(_class_table, curve, title + cache))
+
+
+def _class_table(curve: pd.DataFrame, title: str, width: int) -> Iterator[RenderableType]:
+    headings = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    scores = [Cells(heading, [number(value) for value in curve[name]]) for name, heading in headings.items()]
+    support = Cells("support", [f"{n:,}" for n in curve["support"]])
+    fold = max(SHORTEST_NAME, width - width_of([*scores, support]) - GAP)
+    names = Cells("class", [str(name) for name in curve["class"]], "left", fold)
+    yield Text(title, style="bold")
+    yield from stacked_tables([names], [*scores, support], width)

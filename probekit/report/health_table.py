@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pandas as pd
-from rich.console import Group
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
-HEADINGS = {
-    "max_abs": "max |x|",
-    "n_nonfinite": "non-finite",
-    "top_dimension": "top dim",
-    "effective_rank": "eff. rank",
-    "cosine": "cosine",
-    "cka_previous": "CKA",
+from probekit.report.labels import number
+from probekit.report.layout import ByWidth, Cells, stacked_tables
+
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "max_abs": ("max |x|", lambda value: f"{value:,.4g}"),
+    "n_nonfinite": ("non-finite", lambda value: f"{value:,}"),
+    "top_dimension": ("top dim", lambda value: f"{value:.1%}"),
+    "effective_rank": ("eff. rank", lambda value: f"{value:,.1f}"),
+    "cosine": ("cosine", number),
+    "cka_previous": ("CKA", number),
 }
+"""Headings, and how a number is written."""
 
 CAPTION = (
-    "top dim: its share of the variance; eff. rank: directions that carry the variance;\n"
+    "top dim: its share of the variance; eff. rank: directions that carry the variance; "
     "cosine: of random pairs of texts; CKA: likeness to the layer above this row"
 )
 
 
-def health_tables(health: pd.DataFrame) -> Iterator[Group]:
+def health_tables(health: pd.DataFrame) -> Iterator[RenderableType]:
     """A title and a rich table per pooling, a row per layer."""
     for pooling, rows in health.groupby("pooling", sort=False):
-        table = Table(box=None)
-        table.add_column("layer", justify="right")
-        for heading in HEADINGS.values():
-            table.add_column(heading, justify="right")
-        for row in rows.to_dict("records"):
-            cka = "" if pd.isna(row["cka_previous"]) else f"{row['cka_previous']:.3f}"
-            table.add_row(
-                str(row["layer"]),
-                f"{row['max_abs']:,.4g}",
-                f"{row['n_nonfinite']:,}",
-                f"{row['top_dimension']:.1%}",
-                f"{row['effective_rank']:,.1f}",
-                f"{row['cosine']:.3f}",
-                cka,
-            )
-        yield Group(Text(f"{pooling} pooling", style="bold"), table, Text(CAPTION, style="dim"))
+        yield ByWidth(partial(_health_table, rows, f"{pooling} pooling"))
+
+
+def _health_table(rows: pd.DataFrame, title: str, width: int) -> Iterator[RenderableType]:
+    layers = Cells("layer", [str(layer) for layer in rows["layer"]])
+    columns = [
+        Cells(heading, ["–" if pd.isna(value) else write(value) for value in rows[name]])
+        for name, (heading, write) in COLUMNS.items()
+    ]
+    yield Text(title, style="bold")
+    yield from stacked_tables([layers], columns, width)
+    yield Text(CAPTION, style="dim")

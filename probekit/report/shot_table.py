@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
-from rich.console import Group
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.report.labels import METRIC_LABELS
+from probekit.report.curves import curves, named_caches
+from probekit.report.labels import METRIC_LABELS, number
+from probekit.report.layout import ByWidth, Cells, stacked_tables
 
 
-def shot_tables(shots: pd.DataFrame) -> Iterator[Group]:
+def shot_tables(shots: pd.DataFrame) -> Iterator[RenderableType]:
     """Per curve a title and a rich table: layers down, shots across, mean and standard deviation in the cells."""
-    for _, curve in shots.groupby(["model", "target", "pooling", "protocol"], sort=False):
+    for curve in curves(shots):
         first = curve.iloc[0]
-        table = Table(box=None)
-        table.add_column("layer", justify="right", no_wrap=True)
-        for k in curve["shots"].unique():
-            table.add_column(str(k), justify="right", no_wrap=True)
-        for layer, row in curve.groupby("layer", sort=False):
-            table.add_row(str(layer), *(f"{m:.3f} ±{s:.3f}" for m, s in zip(row["mean"], row["sd"], strict=True)))
         per = "rows of each class" if first["metric"] == "accuracy" else "rows"
         what = METRIC_LABELS[first["metric"]]
         title = f"{first['target']}: {what} after few {per}, {first['protocol']} protocol, {first['pooling']} pooling"
-        yield Group(Text(title, style="bold"), table, Text(f"mean ± sd of {first['draws']} draws", style="dim"))
+        cache = f", {first['model']}, cache {first['cache']}" if named_caches(shots) else ""
+        yield ByWidth(partial(_shot_table, curve, title + cache))
+
+
+def _shot_table(curve: pd.DataFrame, title: str, width: int) -> Iterator[RenderableType]:
+    layers = Cells("layer", [str(layer) for layer in curve["layer"].unique()])
+    columns = [
+        Cells(str(k), [f"{number(m)} ±{number(s)}" for m, s in zip(rows["mean"], rows["sd"], strict=True)])
+        for k, rows in curve.groupby("shots", sort=False)
+    ]
+    yield Text(title, style="bold")
+    yield from stacked_tables([layers], columns, width)
+    yield Text(f"mean ± sd of {curve['draws'].iloc[0]} draws", style="dim")

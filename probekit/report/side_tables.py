@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pandas as pd
-from rich.console import Group
+from rich.console import RenderableType
 
 from probekit.report.class_table import class_tables
 from probekit.report.shot_table import shot_tables
 from probekit.report.transfer_table import transfer_tables
 
-SIDE_TABLES: dict[str, Callable[[pd.DataFrame], Iterator[Group]]] = {
+SIDE_TABLES: dict[str, Callable[[pd.DataFrame], Iterator[RenderableType]]] = {
     "classes": class_tables,
     "shots": shot_tables,
     "transfer": transfer_tables,

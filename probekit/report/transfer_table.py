@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
-from rich.console import Group
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.report.labels import METRIC_LABELS
+from probekit.report.curves import curves, records
+from probekit.report.labels import METRIC_LABELS, number
+from probekit.report.layout import ByWidth, Cells, stacked_tables
+from probekit.spec import Json
+
+LONGEST_HEADING = 16
+SHORTEST_NAME = 10
+"""Names of data sets go on below beyond it."""
 
 
-def transfer_tables(transfer: pd.DataFrame) -> Iterator[Group]:
+def transfer_tables(transfer: pd.DataFrame) -> Iterator[RenderableType]:
     """Per target, pooling and probe a title and a rich matrix: fitted on down, tested on across; chosen layers."""
-    for _, curve in transfer.groupby(["target", "pooling", "probe"], sort=False):
-        first = curve.iloc[0]
-        table = Table(box=None)
-        table.add_column("fitted on")
-        table.add_column("layer", justify="right")
-        for name in curve["tested_on"].unique():
-            table.add_column(Text(str(name)), justify="right")
-        for name, row in curve[curve["selected"]].groupby("trained_on", sort=False):
-            table.add_row(Text(str(name)), str(row["layer"].iloc[0]), *(f"{score:.3f}" for score in row["score"]))
-        metric = METRIC_LABELS[first["metric"]]
-        title = f"{first['target']}: {metric} on each data set, {first['probe']} probe, {first['pooling']} pooling"
-        caption = "each row at the layer that is best on its own validation rows"
-        yield Group(Text(title, style="bold"), table, Text(caption, style="dim"))
+    for curve in curves(transfer):
+        yield ByWidth(partial(_transfer_table, curve))
+
+
+def _transfer_table(curve: pd.DataFrame, width: int) -> Iterator[RenderableType]:
+    first, chosen = curve.iloc[0], curve[curve["selected"]]
+    names = [str(name) for name in chosen["trained_on"].unique()]
+    beside = [
+        Cells("fitted on", names, "left", max(SHORTEST_NAME, width // 3)),
+        Cells("layer", [str(rows["layer"].iloc[0]) for _, rows in chosen.groupby("trained_on", sort=False)]),
+    ]
+    seen = chosen[chosen["n_duplicate"] > 0]
+    columns = [
+        Cells(str(name), [_cell(row) for row in records(rows)], fold=LONGEST_HEADING)
+        for name, rows in chosen.groupby("tested_on", sort=False)
+    ]
+    what = f"{METRIC_LABELS[first['metric']]} on each data set"
+    yield Text(f"{first['target']}: {what}, {first['probe']} probe, {first['pooling']} pooling", style="bold")
+    yield from stacked_tables(beside, columns, width)
+    for row in records(seen):
+        rows = f"{row['n_duplicate']:,.0f} of the {row['n_test']:,} test rows of {row['tested_on']}"
+        yield Text(f"* {rows} are texts that the probe of {row['trained_on']} was fitted on: no other texts")
+    yield Text("each row at the layer that is best on its own validation rows", style="dim")
+
+
+def _cell(row: Json) -> str:
+    """The score, with a star if the probe knew some of the test's texts."""
+    return number(row["score"]) + ("*" if row["n_duplicate"] > 0 else "")
