@@ -181,7 +181,7 @@ def _arrow(values: Any, n_rows: int, where: str) -> Any:
         if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
             raise InputError(where, f"{n_rows} values, one for each row", type(values).__name__)
         values = values if hasattr(values, "isna") else np.asarray(values)  # pandas' own arrays, or others' tensors
-    if np.ndim(values) > 1 and not isinstance(values, list | tuple):
+    if getattr(values, "ndim", 1) != 1:
         raise InputError(where, f"{n_rows} values, one for each row", f"shape {np.shape(values)}")
     if len(values) != n_rows:
         raise InputError(where, f"{n_rows} values, one for each row", str(len(values)))
@@ -200,10 +200,10 @@ def _arrow(values: Any, n_rows: int, where: str) -> Any:
     except UnicodeEncodeError as error:
         raise InputError(where, "text must have no NUL and no lone surrogate", ascii(error.object)[:60]) from error
     except (pa.ArrowException, TypeError, ValueError) as error:
-        if not kinds.keys() - SCALARS:
+        if scalars:
             raise InputError(where, "text, numbers, true/false, dates or flat lists", str(error)) from error
-        kind = next(kind for kind in kinds if kind not in SCALARS)
-        return LeftOut(f"{kind}, which is no text, number, date or flat list", kinds[kind])
+        kind, row = next(iter(kinds.items()), (str(getattr(values, "dtype", "")), 0))
+        return LeftOut(f"{kind}, which is no text, number, date or flat list", row)
 
 
 SCALARS = {"text", "numbers", "true/false"}

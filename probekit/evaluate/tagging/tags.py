@@ -66,7 +66,7 @@ def read_tags(
 ) -> Tags:
     """Code the tags of every sentence, ``lists[i]`` being those of ``words[i]``.
 
-    Entity tags may be IOB1, IOB2, BIOES or BILOU and become IOB2, and bare ``B`` and ``I`` ``B-entity`` and ``I-entity``.
+    Entity tags may be IOB1, IOB2, BIOES or BILOU and become IOB2; bare ones get the type "entity".
 
     Raises InputError for a sentence with more or fewer tags than words, an empty tag, and too few or many tags.
     """
