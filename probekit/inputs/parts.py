@@ -44,19 +44,19 @@ def part_named(name: str, *, known: Mapping[str, str] = PART_NAMES) -> str | Non
 def table_parts(tables: Sequence[Table]) -> list[str]:
     """What a column "split" says of each table's rows.
 
-    If all names say a part, and one says train, it is that part; a name that is one already stays as it is (``dev``,
-    ``val``), and where the files of several folders have one name, or names that say nothing, it is the folder's. Else
-    it is the name of the file without its ending, or of the split.
+    If the names of all files or splits say a part, and one says train, it is that; a name that is one already stays as
+    it is (``dev``, ``val``). Where they don't, or all files have one name, it is what all their folders say, if these
+    lie on one level and differ. Else it is the name of the file without its ending, or of the split.
     """
-    stems = [table.part for table in tables]
-    folders = [PurePath(table.path).parent.name for table in tables]
-    one_name = len(set(stems)) == 1 and len({_part(folder) for folder in folders} - {None}) > 1
-    found = [
-        _part(folder) if one_name else _part(stem) or _part(folder) for stem, folder in zip(stems, folders, strict=True)
-    ]
-    if None in found or not any(PART_NAMES.get((part or "").lower()) == "train" for part in found):
-        return stems
-    return [part or "" for part in found]
+    own = [table.part for table in tables]
+    stems, folders = map(_part, own), [_part(PurePath(table.path).parent.name) for table in tables]
+    one_level = len({len(PurePath(table.path).parts) for table in tables}) == 1
+    by_folder = one_level and len(set(folders)) > 1
+    for found, counts in ((folders, by_folder and len(set(own)) == 1), (list(stems), True), (folders, by_folder)):
+        parts = [part for part in found if part is not None]
+        if counts and len(parts) == len(tables) and any(part_named(part) == "train" for part in parts):
+            return parts
+    return own
 
 
 def _part(name: str) -> str | None:
@@ -118,8 +118,8 @@ def _names(table: Table) -> set[str]:
 
 
 def short_path(table: Table) -> str:
-    """A file with its folder; a split's name."""
-    return "/".join(PurePath(table.path).parts[-2:]) if table.path else table.part
+    """A file with its folder and without its ending; a split's name."""
+    return "/".join(PurePath(table.path).with_suffix("").parts[-2:]) if table.path else table.part
 
 
 def unique_names(tables: Sequence[Table], parts: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from probekit.errors import InputError, SpecError
@@ -13,7 +13,7 @@ from probekit.inputs.examples import make_examples
 from probekit.inputs.files import ENDINGS, read_file
 from probekit.inputs.hub import load_hub, tables_from_dataset_dict
 from probekit.inputs.memory import is_in_memory, tables_from_memory
-from probekit.inputs.parts import parse_mapping, short_path
+from probekit.inputs.parts import parse_mapping
 from probekit.inputs.sources import HubId, parse_source, source_name
 from probekit.inputs.table import Table
 from probekit.spec import Examples
@@ -100,7 +100,7 @@ def _told_apart(tables: list[Table]) -> list[Table]:
     """Files of one name get their folder before it, for messages."""
     if len({table.name for table in tables}) == len(tables):
         return tables
-    return [replace(table, name=short_path(table)) if table.path else table for table in tables]
+    return [replace(table, name="/".join(PurePath(table.path).parts[-2:])) if table.path else table for table in tables]
 
 
 def _tables(source: Path | HubId, split: str | None) -> list[Table]:

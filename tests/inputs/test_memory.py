@@ -45,7 +45,7 @@ def test_a_data_frame_is_what_its_file_is(tmp_path, ending):
         "csv": lambda: FRAME.to_csv(path, index=False),
         "tsv": lambda: FRAME.to_csv(path, index=False, sep="\t"),
         "jsonl": lambda: FRAME.to_json(path, orient="records", lines=True),
-        "parquet": lambda: FRAME.to_parquet(path),
+        "parquet": lambda: FRAME.to_parquet(path, index=False),
     }
     write_frame[ending]()
     from_file = read_examples([path])
@@ -148,8 +148,8 @@ def test_lists_of_files(tmp_path, monkeypatch):
     write(tmp_path, "test.csv", "text,y\nb,2\n")
     for data in (["train.csv", "test.csv"], ("train.csv", "test.csv"), [Path("train.csv"), "test.csv"]):
         assert read_examples(texts_or_sources(data)).texts == ["a", "b"]
-    assert error_of(["no.csv"]) == "InputError: no.csv: there is no such file"
-    assert error_of(["no.txt"]) == "InputError: no.txt: there is no such file"
+    assert error_of(["zzzzzz.csv"]) == "InputError: zzzzzz.csv: there is no such file"
+    assert error_of(["zzzzzz.txt"]) == "InputError: zzzzzz.txt: there is no such file"
 
 
 @pytest.mark.parametrize(

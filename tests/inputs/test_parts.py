@@ -62,6 +62,9 @@ def write_all(folder, paths, ids=False):
         (["train_a.csv", "other.csv"], ["train_a", "other"]),
         (["amazon_test.csv", "imdb_test.csv"], ["amazon_test", "imdb_test"]),
         (["en/data.csv", "de/data.csv"], ["data", "data"]),
+        (["test_drive/a_train.csv", "test_drive/b.csv"], ["a_train", "b"]),
+        (["train/a.csv", "train/b.csv"], ["a", "b"]),
+        (["train/a.csv", "b.csv"], ["a", "b"]),
     ],
 )
 def test_parts_of_files(tmp_path, paths, parts):

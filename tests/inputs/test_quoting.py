@@ -17,7 +17,7 @@ from probekit.inputs.quoting import read_quoted
 from tests.inputs.cases import DATA, write
 
 TEXT = st.text(st.sampled_from('ab "\t\n,1'), min_size=1, max_size=8).filter(str.strip)
-SINGLE = st.text(st.sampled_from('ab ",1'), min_size=1, max_size=8).filter(str.strip)
+SINGLE = st.text(st.sampled_from('ab ",'), min_size=1, max_size=8).filter(str.strip)
 
 
 def read(content, name="a.tsv", **options):
@@ -25,7 +25,7 @@ def read(content, name="a.tsv", **options):
         return read_examples([write(Path(folder), name, content)], **options)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(TEXT, min_size=1, max_size=5), st.sampled_from(["\n", "\r\n"]), st.sampled_from([0, 1, 2]))
 def test_what_pandas_wrote_is_read_as_it_was(texts, end, quoting):
     """All of it, but a field that runs over lines which are rows like any other and which no doubled quote tells."""
@@ -38,7 +38,7 @@ def test_what_pandas_wrote_is_read_as_it_was(texts, end, quoting):
     assert examples.columns["y"].tolist() == [1] * len(fields)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(TEXT, min_size=1, max_size=5))
 def test_one_column_that_pandas_wrote(texts):
     assume("\t" not in "".join(texts) or "\n" in "".join(texts) or '"' in "".join(texts))
@@ -46,7 +46,7 @@ def test_one_column_that_pandas_wrote(texts):
     assert read(frame.to_csv(sep="\t", index=False)).texts == [*texts, 'a "b"']
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(SINGLE, min_size=1, max_size=5))
 def test_what_was_written_without_quotes_is_read_as_written(texts):
     content = "text\ty\n" + "".join(f"{text}\t1\n" for text in texts)
