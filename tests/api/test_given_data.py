@@ -42,7 +42,7 @@ def test_memory_and_file_give_one_cache(tiny_model, frame, tmp_path):
             assert cache.layer(2).tobytes() == states
         extract(tiny_model, data, labels=labels, out=tmp_path / "a.h5", dtype="float32").close()
     with open_cache(tmp_path / "1.h5") as cache:
-        assert cache.provenance["source"] == "list of texts"
+        assert cache.provenance["dataset"] == "list of texts"
 
 
 def test_wrong_options_are_found_before_the_data_are_looked_at(tiny_model, tmp_path):
