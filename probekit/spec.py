@@ -27,7 +27,7 @@ class Examples:
     name, each (n,) of dtype int64, float64 (NaN: missing), bool or object (str; an empty string: missing; a list is
     JSON text). ``source``: the data as the user named it. ``text_column``: where the texts were. ``words``: for data
     that come as words (CoNLL files, a list column as text): the words of each example, whose texts are these words with
-    single spaces between.
+    single spaces between. ``notes``: what the user should know of how the data were read, one sentence each.
     """
 
     source: str
@@ -36,6 +36,7 @@ class Examples:
     ids: NDArray[np.object_]
     columns: Mapping[str, NDArray[Any]]
     words: list[list[str]] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -49,6 +49,8 @@ class _Nowhere:
 
 def estimate(job: Job, *, handling: Handling, listener: Listener) -> Estimate:
     """Load the model, tokenise all texts, and run some of them."""
+    for text in job.examples.notes:
+        listener.note(text)
     prepared = prepare_extraction(job, handling, listener)
     listener.stage("trying", total=0, unit="")
     speed = _tokens_per_second(prepared)

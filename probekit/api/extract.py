@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from probekit.api.request import Handling, Job, Request, check_request, finished_cache, known_fields
 from probekit.errors import CacheError, SpecError
-from probekit.inputs import read_examples
+from probekit.inputs import read_examples, texts_or_sources
 from probekit.models.source import locate
 from probekit.spec import Examples, Listener, Silent
 from probekit.store import Cache, open_cache
@@ -20,11 +21,13 @@ from probekit.store import Cache, open_cache
 
 def extract(
     model: str | os.PathLike[str],
-    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    data: Any,
     *,
     out: str | os.PathLike[str],
+    labels: Any = None,
     text: str | None = None,
-    split: str | None = None,
+    split: str | Mapping[str, str] | None = None,
+    id_column: str | None = None,
     layers: str = "all",
     pooling: str | Sequence[str] | None = None,
     max_length: int | None = None,
@@ -53,8 +56,13 @@ def extract(
     """Run every text of ``data`` through the frozen ``model`` and keep the pooled states of its layers in ``out``.
 
     ``model``: Hugging Face id, folder or ``.gguf`` file. ``data``: one or more files (``.csv .tsv .jsonl .parquet
-    .conll .conllu``) or Hugging Face dataset ids; ``text``: the column to read; ``split``: which splits of a hub
-    dataset. ``layers``: ``"all"``, ``"0,4,8"``, ``"0:12:2"`` or ``"-1"``. ``pooling``: names of
+    .conll .conllu``) or Hugging Face dataset ids; or a pandas DataFrame, a ``datasets.Dataset`` or ``DatasetDict`` (or
+    a mapping of splits to DataFrames), or a list of texts, for which ``labels`` are n values (the column "label") or a
+    mapping of columns. ``text``: the column to read; ``split``: which splits of a hub dataset, or which part each file
+    or split is (``{"a": "train", "b": "test"}``); ``id_column``: by default "id", else rows are numbered, as they are
+    for "none"; for a DataFrame it may name the index.
+
+    ``layers``: ``"all"``, ``"0,4,8"``, ``"0:12:2"`` or ``"-1"``. ``pooling``: names of
     ``probekit.pooling.POOLINGS``, by default ``mean`` for an encoder, ``last`` and ``mean_skip_first`` for a decoder.
     None and "auto" mean "as is best here". ``prompt``: a template with ``{text}`` in it; ``chat_template``: the model's
     own around that. ``pool_over``: ``"all"`` tokens, those of the ``"text"`` alone, without prompt and special tokens,
@@ -93,24 +101,27 @@ def extract(
         random_seed=random_seed,
         quantize=quantize,
     )
-    sources = [data] if isinstance(data, str | os.PathLike) else data
-    job = make_job(model, sources, text=text, split=split, revision=revision, request=request)
+    check_request(request)
+    given = texts_or_sources(data, labels)
+    job = make_job(model, given, text=text, split=split, id_column=id_column, revision=revision, request=request)
     handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
     return run_job(job, out, handling=handling, listener=listener or Silent())
 
 
 def make_job(
     model: str | os.PathLike[str],
-    data: Sequence[str | os.PathLike[str]],
+    data: Any,
     *,
     text: str | None,
-    split: str | None,
+    split: str | Mapping[str, str] | None,
+    id_column: str | None = None,
     revision: str | None,
     request: Request,
 ) -> Job:
-    """Check the request, read the data and find the model."""
+    """Check the request, read the data and find the model; ``data``: as for ``read_examples``."""
     check_request(request)
-    examples = _with_words(read_examples(data, text=text, split=split), store_text=request.store_text)
+    found = read_examples(data, text=text, split=split, id_column=id_column)
+    examples = _with_words(found, store_text=request.store_text)
     source = locate(os.fspath(model), revision=revision)
     return Job(source, examples, request, known_fields(request, source, examples))
 
@@ -150,7 +161,7 @@ def run_job(job: Job, out: str | os.PathLike[str], *, handling: Handling, listen
         if cache is not None:
             listener.note(f"{out} is finished and made from the same things; nothing to do")
             return cache
-    for text in _ragged(job.examples):
+    for text in (*job.examples.notes, *_ragged(job.examples)):
         listener.note(text)
     from probekit.api.filling import fill  # here, because it loads torch
 

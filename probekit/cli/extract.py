@@ -24,7 +24,17 @@ def extract(
         bool, typer.Option("--estimate", help="Only say how long it would take and how large it would be.")
     ] = False,
     text: Annotated[str | None, typer.Option(help="Column with the text. [default: found by name]")] = None,
-    split: Annotated[str | None, typer.Option(help="Splits of a hub dataset, e.g. train,test. [default: all]")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Splits of a hub dataset: train,test; or the part that each file or split is: a=train,b=test "
+            "(for a.csv and b.csv). [default: all, parts by their names]"
+        ),
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option("--id", help="Column with the rows' ids; none numbers the rows. [default: id, if there is one]"),
+    ] = None,
     layers: Annotated[str, typer.Option(help="all, or numbers and ranges: 0,4,8 or 0:12:2 or -1.")] = "all",
     pooling: Annotated[
         str | None,
@@ -104,7 +114,7 @@ def extract(
         quantize=quantize,
     )
     handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
-    job = make_job(model, data, text=text, split=split, revision=revision, request=request)
+    job = make_job(model, data, text=text, split=split, id_column=id_column, revision=revision, request=request)
     if out is None or estimate:
         from probekit.api.estimating import estimate as estimate_job
 

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
-from probekit.inputs.lists import label_lists, list_texts, name_labels
+from probekit.inputs.lists import class_names, list_texts, name_labels
 from probekit.inputs.scalars import exact_numbers, type_objects, words
-from probekit.inputs.table import Table, check_names
+from probekit.inputs.table import LeftOut, Table, clean_names
 
 
 def read_parquet(data: bytes, name: str) -> Table:
-    """All row groups of a Parquet file; lists of class labels become names if ``datasets`` wrote it.
+    """All row groups of a Parquet file; class labels become names if ``datasets`` wrote it.
 
     Raises ``InputError`` for a damaged file, one column name used twice, text that is not UTF-8, and
     dates that Python has no type for.
@@ -28,45 +28,52 @@ def read_parquet(data: bytes, name: str) -> Table:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(name, "a readable Parquet file", " ".join(str(error).split())) from error
-    check_names(table.column_names, name)
     columns, nested, lists = columns_from_arrow(table, name, labels=_labels(table.schema.metadata))
     return Table(name, PurePath(name).stem, "file", table.num_rows, columns, nested, lists)
 
 
 def columns_from_arrow(
     table: pa.Table, name: str, *, labels: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, NDArray[Any]], dict[str, str], dict[str, str]]:
-    """Scalar columns and those of flat lists, (n,) each; the Arrow types of the others; what the lists hold.
+) -> tuple[dict[str, NDArray[Any]], dict[str, LeftOut], dict[str, str]]:
+    """Scalar columns and those of flat lists, (n,) each; why the others can't be kept; what the lists hold.
 
     Categories become their values, dates and times ISO 8601 text, decimals float64, lists JSON text. ``labels``: the
-    names of the classes of columns that are lists of their codes.
+    names of the classes of columns that are their codes, or lists of these; a negative code is a missing value.
+
+    Raises ``InputError`` for bad names of columns.
     """
     columns: dict[str, NDArray[Any]] = {}
-    nested: dict[str, str] = {}
+    nested: dict[str, LeftOut] = {}
     lists: dict[str, str] = {}
-    for column, values in zip(table.column_names, table.columns, strict=True):
+    names = clean_names(table.column_names, name)
+    for column, given, values in zip(names, table.column_names, table.columns, strict=True):
         plain = values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
-        converted = _column(plain, column, name)
-        listed = _list_column(plain, column, name, labels.get(column)) if converted is None else None
+        converted = _column(plain, column, name, labels.get(given))
         if converted is not None:
             columns[column] = converted
-        elif listed is not None:
-            columns[column], lists[column] = listed
+            continue
+        listed = _list_column(plain, column, name, labels.get(given))
+        if isinstance(listed, LeftOut):
+            nested[column] = listed
         else:
-            nested[column] = str(plain.type)
+            columns[column], lists[column] = listed
     return columns, nested, lists
 
 
 def _labels(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
     try:
-        return label_lists(json.loads((metadata or {})[b"huggingface"])["info"]["features"])
+        return class_names(json.loads((metadata or {})[b"huggingface"])["info"]["features"])
     except (KeyError, TypeError, ValueError, RecursionError):  # another program's, or damaged: codes stay numbers
         return {}
 
 
-def _column(values: pa.ChunkedArray, column: str, name: str) -> NDArray[Any] | None:
+def _column(values: pa.ChunkedArray, column: str, name: str, labels: Sequence[str] | None) -> NDArray[Any] | None:
     """(n,), or None where the values are no scalars that a probe could read."""
     kind = values.type
+    if labels is not None and pa.types.is_integer(kind):
+        (named,) = name_labels([values.to_pylist()], labels)
+        if named is not None and all(label is None or isinstance(label, str) for label in named):
+            return words(named)
     if _is_string(kind):
         return words(_objects(values, column, name))
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
@@ -83,15 +90,18 @@ def _column(values: pa.ChunkedArray, column: str, name: str) -> NDArray[Any] | N
 
 def _list_column(
     values: pa.ChunkedArray, column: str, name: str, labels: Sequence[str] | None
-) -> tuple[NDArray[np.object_], str] | None:
-    """(n,) JSON text and what the lists hold, or None where the values are no flat lists, or lack items."""
+) -> tuple[NDArray[np.object_], str] | LeftOut:
+    """(n,) JSON text and what the lists hold, or why not, where the values are no flat lists, or lack items."""
     kind = values.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        return None
+        return LeftOut(str(kind))
     items = _items(kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type)
-    lists = _objects(values, column, name) if items else []
-    if items is None or any(None in value for value in lists if value is not None):
-        return None
+    if items is None:
+        return LeftOut(str(kind))
+    lists = _objects(values, column, name)
+    gap = next((row for row, value in enumerate(lists, 1) if value is not None and None in value), 0)
+    if gap:
+        return LeftOut("a list with an empty (null) item", gap)
     if labels is not None and pa.types.is_integer(kind.value_type):
         lists, items = name_labels(lists, labels), "text"
     return list_texts(lists), items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,46 @@ DECIMAL = re.compile(
     r"[+-]?(?:(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|(?:0|[1-9][0-9]*)e[+-]?[0-9]+|inf(?:inity)?|nan)",
     re.IGNORECASE,
 )
+
+DECIMAL_COMMA = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:\.[0-9]{3})+),[0-9]+")
+
+
+def decimal_commas(cells: Iterable[Any]) -> bool:
+    """Whether all text in a column is numbers, some of them with a comma where numbers have a point.
+
+    >>> decimal_commas(["0,5", "", "-1.234,56", "3"]), decimal_commas(["1,2,3"]), decimal_commas(["5", "7"])
+    (True, False, False)
+    """
+    found = False
+    for cell in cells:
+        if not isinstance(cell, str):
+            return False
+        trimmed = cell.strip()
+        comma = bool(DECIMAL_COMMA.fullmatch(trimmed))
+        if trimmed and not comma and not WHOLE.fullmatch(trimmed):
+            return False
+        found = found or comma
+    return found
+
+
+def join_spellings(cells: NDArray[np.object_]) -> tuple[NDArray[np.object_], list[str]]:
+    """Cells that are one value but for blanks around it become that value, and a cell of blanks becomes empty.
+
+    ``cells``: (n,) str. Returns them, and the values that had such a spelling. Blanks stay where no two values differ
+    by them alone.
+
+    >>> join_spellings(np.array(["pos", "pos ", " x"], dtype=object))
+    (array(['pos', 'pos', ' x'], dtype=object), ['pos'])
+    """
+    distinct = set(cells.tolist())
+    spellings: dict[str, set[str]] = {"": {""}}
+    for cell in distinct:
+        spellings.setdefault(cell.strip(), set()).add(cell)
+    several = {value for value, found in spellings.items() if len(found) > 1}
+    if not several:
+        return cells, []
+    joined = [cell.strip() if cell.strip() in several else cell for cell in cells.tolist()]
+    return np.array(joined, dtype=np.object_), sorted(several)
 
 
 def type_cells(cells: NDArray[np.object_]) -> NDArray[Any]:

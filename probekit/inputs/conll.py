@@ -73,8 +73,14 @@ class Layout:
     universal: bool
 
     def split(self, line: str) -> list[str]:
-        """The fields of a line."""
-        return line.split("\t") if self.tabs else re.split(" +", line.strip(" "))
+        """The fields of a line, without blanks after the last and around tags, and without empty ones too many."""
+        if not self.tabs:
+            return re.split(" +", line.strip(" \t"))
+        word, *tags = line.split("\t")
+        fields = [word, *(tag.strip(" ") for tag in tags)]
+        while len(fields) > max(self.width, 2) and not fields[-1]:
+            fields.pop()
+        return fields
 
     def is_comment(self, line: str, *, begins: bool) -> bool:
         """``begins``: whether the line stands before all words of its sentence."""
@@ -104,8 +110,12 @@ def _find_layout(lines: Sequence[str], name: str) -> Layout:
     if not clear:
         raise InputError(name, "at least one sentence", "none")
     first, line = clear[0]
-    plain = Layout(first, tabs="\t" in line, width=0, universal=False)
+    within = line.strip(" \t")  # tabs at the end of a line of spaces separate nothing
+    plain = Layout(first, tabs="\t" in within or " " not in within, width=0, universal=False)
     width = len(plain.split(line))
+    written = line.count("\t") + 1
+    if plain.tabs and width < written and any(len(plain.split(other)) == written for _, other in clear):
+        width = written  # the last column is empty here, but not everywhere
     if width == 1:
         raise InputError(f"{name}, line {first}", "a word and its tags, separated by tabs or spaces", f"only {line!r}")
     ids = (line.partition("\t")[0] for _, line in clear if not line.startswith("#"))

@@ -1,4 +1,4 @@
-"""CSV, quoted as in RFC 4180, and TSV, never quoted."""
+"""CSV, quoted as in RFC 4180, and TSV, which is quoted only where the whole file shows it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,34 @@ import numpy as np
 
 from probekit.errors import InputError
 from probekit.inputs.plain_text import decode, split_lines
-from probekit.inputs.table import Table, check_names
+from probekit.inputs.quoting import Quoted, is_quoted, read_quoted
+from probekit.inputs.table import Table, clean_names, without_blanks
 
 
 def read_tsv(data: bytes, name: str) -> Table:
     """Every line is a row and every tab ends a field; quotes are characters like any other.
 
+    But a file that pandas or a spreadsheet wrote, whose fields stand in quotes where they hold tabs, line ends or
+    quotes (which are written twice), is read without these quotes; ``is_quoted`` tells the two apart, and a note says
+    so.
+
     Raises ``InputError`` for a row with more or fewer fields than the header, naming its line, and for a bad header.
     """
-    rows = [line.split("\t") for line in split_lines(decode(data, name))]
-    return _table(rows, range(1, len(rows) + 1), name)
+    text = decode(data, name)
+    rows = [line.split("\t") for line in split_lines(text)]
+    quoted = read_quoted(text) if '"' in text else None
+    if quoted is None:
+        return _table(rows, range(1, len(rows) + 1), name)
+    if is_quoted(quoted, rows):
+        note = f"{name}: {_fields(quoted)} in quotes, as pandas and spreadsheets write them, and read without"
+        return _table(quoted.rows, quoted.lines, name, notes=(note,))
+    note = f"{name}: {_fields(quoted)} in quotes, which are read as a part of the text"
+    return _table(rows, range(1, len(rows) + 1), name, notes=(note,))
+
+
+def _fields(quoted: Quoted) -> str:
+    n = sum(map(sum, quoted.in_quotes))
+    return "1 field is" if n == 1 else f"{n:,} fields are"
 
 
 def read_csv(data: bytes, name: str) -> Table:
@@ -60,17 +78,17 @@ def _no_field_limit(limit: int) -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _table(rows: list[list[str]], lines: Sequence[int], name: str) -> Table:
+def _table(rows: list[list[str]], lines: Sequence[int], name: str, *, notes: tuple[str, ...] = ()) -> Table:
     if not rows:
         raise InputError(name, "a header line and at least one row", "an empty file")
     # pandas leaves the name of its index column empty, and reads it back under this one.
-    header = [column or f"Unnamed: {position}" for position, column in enumerate(rows[0])]
-    if not any(rows[0]):
+    header = [column if without_blanks(column) else f"Unnamed: {position}" for position, column in enumerate(rows[0])]
+    if not any(map(without_blanks, rows[0])):
         raise InputError(f"{name}, line {lines[0]}", "a header line with the columns' names", "a blank line")
     if len(header) == 1 and set(header[0]) & set(",;|\t"):
         message = "a .csv file has commas between its fields, a .tsv file tabs"
         raise InputError(f"{name}, line {lines[0]}", message, f"one column {header[0]!r}")
-    check_names(header, f"{name}, line {lines[0]}")
+    header = clean_names(header, f"{name}, line {lines[0]}")
     for row, line in zip(rows, lines, strict=True):
         if len(row) != len(header):
             found = "a blank line" if row in ([], [""]) else f"{len(row)}"
@@ -78,4 +96,4 @@ def _table(rows: list[list[str]], lines: Sequence[int], name: str) -> Table:
     cells = zip(*rows[1:], strict=True) if len(rows) > 1 else ([] for _ in header)
     columns = {column: np.array(values, dtype=np.object_) for column, values in zip(header, cells, strict=True)}
     part = PurePath(name).stem
-    return Table(name, part, "file", len(rows) - 1, columns, {}, lines=lines[1:], as_written=True)
+    return Table(name, part, "file", len(rows) - 1, columns, {}, lines=lines[1:], as_written=True, notes=notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from probekit.errors import InputError
@@ -46,7 +47,7 @@ def read_file(path: Path) -> Table:
     table = reader(data, path.name)
     if table.n_rows == 0:
         raise InputError(path.name, "at least one row", "none")
-    return table
+    return replace(table, path=str(path))
 
 
 def _near(path: Path) -> str:

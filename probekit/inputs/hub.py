@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from probekit.errors import InputError, SpecError
 from probekit.inputs.arrow import columns_from_arrow
-from probekit.inputs.lists import label_lists
-from probekit.inputs.scalars import words
+from probekit.inputs.files import ENDINGS
+from probekit.inputs.lists import class_names
 from probekit.inputs.sources import HubId
-from probekit.inputs.table import Table, check_names
+from probekit.inputs.table import Table
 
 
 def load_hub(hub: HubId) -> Mapping[str, Any]:
     """All splits of a dataset as a ``datasets.DatasetDict``, from the hub or its local cache.
 
     Raises ``InputError`` if there is none, the hub can't be reached, the configuration or revision is unknown, or the
-    dataset is a loading script.
+    dataset is a loading script, or the name is one of ``datasets``' own for a format of files: given that, it would
+    read whatever files are in the working folder.
     """
     import datasets  # noqa: PLC0415
 
     # The base of whichever HTTP client huggingface_hub has: a connection that breaks half-way is no OSError there.
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415
 
+    if "/" not in hub.name and _is_format(hub.name):
+        message = f"name the file with its ending ({ENDINGS}), or a dataset of the hub (ORG/NAME)"
+        raise InputError(hub.given, message, "the name of a kind of files")
     try:
         return datasets.load_dataset(hub.name, hub.config, revision=hub.revision)  # type: ignore[no-any-return]
     except (datasets.exceptions.DatasetsError, HTTPError, OSError, ValueError, RuntimeError) as error:
@@ -43,6 +45,11 @@ def load_hub(hub: HubId) -> Mapping[str, Any]:
         ) from error
 
 
+def _is_format(name: str) -> bool:
+    """Whether ``datasets`` has a builder of that name, which needs no dataset but only files."""
+    return name.isidentifier() and find_spec(f"datasets.packaged_modules.{name}") is not None
+
+
 def tables_from_dataset_dict(dataset_dict: Mapping[str, Any], name: str, *, split: str | None) -> list[Table]:
     """One table per split.
 
@@ -51,10 +58,13 @@ def tables_from_dataset_dict(dataset_dict: Mapping[str, Any], name: str, *, spli
 
     Raises ``SpecError`` for a split that isn't there and ``InputError`` for one without rows.
     """
-    return [_table(dataset_dict[part], name, part) for part in _choose(list(dataset_dict), name, split)]
+    return [
+        table_from_dataset(dataset_dict[part], name, part) for part in choose_splits(list(dataset_dict), name, split)
+    ]
 
 
-def _choose(known: list[str], name: str, split: str | None) -> list[str]:
+def choose_splits(known: list[str], name: str, split: str | None) -> list[str]:
+    """The splits named in ``split``, in that order. Raises ``SpecError`` for one that isn't there."""
     if split is None:
         return known
     chosen = list(dict.fromkeys(part.strip() for part in split.split(",")))
@@ -66,20 +76,11 @@ def _choose(known: list[str], name: str, split: str | None) -> list[str]:
     return chosen
 
 
-def _table(dataset: Any, name: str, part: str) -> Table:
-    import datasets  # noqa: PLC0415
-
-    title = f"{name}, split {part!r}"
+def table_from_dataset(dataset: Any, name: str, part: str) -> Table:
+    """The table of one split, a ``datasets.Dataset``; ``part``: the split's name, "" for none."""
+    title = f"{name}, split {part!r}" if part else name
     if len(dataset) == 0:
         raise InputError(title, "at least one row", "none")
-    check_names(dataset.column_names, title)
-    labels = label_lists(dataset.features.to_dict())
+    labels = class_names(dataset.features.to_dict())
     columns, nested, lists = columns_from_arrow(dataset.with_format("arrow")[:], title, labels=labels)
-    for column, feature in dataset.features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            columns[column] = _label_names(columns[column], feature.names)
-    return Table(title, part, "split", len(dataset), columns, nested, lists)
-
-
-def _label_names(codes: NDArray[Any], names: list[str]) -> NDArray[np.object_]:
-    return words([names[int(code)] if code >= 0 else None for code in codes])  # neither -1 nor NaN is
+    return Table(title, part, "split" if part else "table", len(dataset), columns, nested, lists)

@@ -9,34 +9,32 @@ from typing import Any
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
-from probekit.inputs.lists import list_items, list_texts
+from probekit.inputs.lists import list_items, list_texts, no_flat_lists
 from probekit.inputs.plain_text import decode, split_lines
 from probekit.inputs.scalars import type_objects
-from probekit.inputs.table import Table, check_names
+from probekit.inputs.table import Table, clean_names
 
 
 def read_jsonl(data: bytes, name: str) -> Table:
     """Every line is a row; a key that a row lacks is a missing value, and so is null.
 
-    Columns keep JSON's types; flat lists become JSON text (see ``list_items``); one with another list or an
+    Columns keep JSON's types; flat lists become JSON text (see ``no_flat_lists``); one with another list or an
     object anywhere is nested.
 
     Raises ``InputError`` for a line that is no JSON object and for a column of several types; names the line or row.
     """
     rows = [_parse(line, f"{name}, line {number}") for number, line in enumerate(split_lines(decode(data, name)), 1)]
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    check_names(keys, name)
     columns: dict[str, NDArray[Any]] = {}
     nested, lists = {}, {}
-    for key in keys:
+    for key, column in zip(keys, clean_names(keys, name), strict=True):
         values = [row.get(key) for row in rows]
-        kinds = set(map(type, values)) & {list, dict}
-        if kinds == {list} and (items := list_items(values)):
-            columns[key], lists[key] = list_texts(values), items
-        elif kinds:
-            nested[key] = " and ".join(sorted(kind.__name__ for kind in kinds))
+        if not set(map(type, values)) & {list, dict}:
+            columns[column] = type_objects(values, column, where=lambda row: f"{name}, row {row + 1}")
+        elif (left_out := no_flat_lists(values)) is not None:
+            nested[column] = left_out
         else:
-            columns[key] = type_objects(values, key, where=lambda row: f"{name}, row {row + 1}")
+            columns[column], lists[column] = list_texts(values), list_items(values)
     return Table(name, PurePath(name).stem, "file", len(rows), columns, nested, lists)
 
 

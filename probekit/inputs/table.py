@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
+
+# str.strip() leaves the two that stand for nothing: a byte order mark and a blank without width.
+_OUTER_BLANKS = re.compile(r"^[\s\ufeff\u200b]+|[\s\ufeff\u200b]+$")
+
+
+class LeftOut(NamedTuple):
+    """Why a column can't be kept: ``what`` it has, and the first ``row`` (from 1) that has it, 0 where all have."""
+
+    what: str
+    row: int = 0
 
 
 @dataclass(frozen=True)
 class Table:
     """The rows of one file, or of one split of a dataset.
 
-    ``name``: what messages call it. ``part``: what a column "split" says of its rows. ``columns``: (n_rows,) each, of
-    the dtypes of ``Examples.columns``; where ``as_written`` they are all still str, as the file has them.
-    ``nested``: columns that are neither scalars nor flat lists, with their type for messages. ``lists``: those of
-    ``columns`` that are lists as JSON text ("" for a missing one), with what they hold: "text", "true/false" or
-    "numbers". ``lines``: (n_rows,) the line of the file on which each row begins; empty where that is the row's own
-    number, or where there are no lines.
+    ``name``: what messages call it. ``part``: the file's name without its ending, or the split's name. ``kind``: what
+    it is, for messages. ``columns``: (n_rows,) each, of the dtypes of ``Examples.columns``; where ``as_written`` they
+    are all still str, as the file has them. ``nested``: columns that are neither scalars nor flat lists, and why.
+    ``lists``: those of ``columns`` that are lists as JSON text ("" for a missing one), with what they hold: "text",
+    "true/false" or "numbers". ``lines``: (n_rows,) the line of the file on which each row begins; empty where that is
+    the row's own number, or where there are no lines. ``path``: of a file, as the user wrote it. ``notes``: what the
+    user should know of how it was read.
     """
 
     name: str
     part: str
-    kind: Literal["file", "split"]
+    kind: Literal["file", "split", "table"]
     n_rows: int
     columns: Mapping[str, NDArray[Any]]
-    nested: Mapping[str, str]
+    nested: Mapping[str, LeftOut]
     lists: Mapping[str, str] = field(default_factory=dict)
     lines: Sequence[int] = ()
     as_written: bool = False
+    path: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,18 +63,28 @@ def place(tables: Sequence[Table], row: int) -> str:
     raise IndexError(row)
 
 
-def check_names(names: Sequence[str], source: str) -> None:
-    """Column names can be told apart and stored.
+def without_blanks(name: str) -> str:
+    """A column's name without the blanks around it, those without width included."""
+    return _OUTER_BLANKS.sub("", name)
 
-    Raises ``InputError`` for a name that occurs twice, is empty, or is no valid Unicode text.
+
+def clean_names(names: Sequence[str], source: str) -> list[str]:
+    """Column names without outer blanks, which can be told apart and stored.
+
+    Raises ``InputError`` for a name that then occurs twice, is empty, or is no valid Unicode text.
     """
-    seen: set[str] = set()
-    for name in names:
+    seen: dict[str, str] = {}
+    for given in names:
+        name = without_blanks(given)
         if name in seen:
-            raise InputError(source, "every column must have a name of its own", f"{name!r} twice")
+            got = (
+                f"{name!r} twice" if given == seen[name] else f"{seen[name]!r} and {given!r}, one but for outer blanks"
+            )
+            raise InputError(source, "every column must have a name of its own", got)
         if not name or not is_clean(name):
-            raise InputError(source, "column names are text without NUL or lone surrogates", repr(name))
-        seen.add(name)
+            raise InputError(source, "column names are text without NUL or lone surrogates", repr(given))
+        seen[name] = given
+    return list(seen)
 
 
 def is_clean(text: str) -> bool:

@@ -17,7 +17,7 @@ from probekit.metrics.multilabel import multilabel_metrics
 from probekit.metrics.paired import PairedDifference, differences_from, holm, paired_difference
 from probekit.metrics.regression import regression_metrics
 from probekit.metrics.score import SCORES, Score
-from probekit.metrics.tag_scheme import TagScheme, looks_like_entities, scheme_of, to_iob2
+from probekit.metrics.tag_scheme import TagScheme, looks_like_entities, name_types, scheme_of, to_iob2
 from probekit.metrics.viterbi import best_tags
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "interval",
     "looks_like_entities",
     "multilabel_metrics",
+    "name_types",
     "paired_difference",
     "regression_metrics",
     "scheme_of",

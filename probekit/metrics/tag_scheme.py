@@ -18,14 +18,37 @@ _ENTITY_TAG = re.compile(r"[BIESLUM]-[^-](.*[^-])?")
 # (seqeval cuts hyphens off a type's ends, in its strict mode only: two types could become one.)
 
 
+_LETTERS = frozenset("BIESLUM")
+
+UNNAMED = "entity"
+"""The type of entities whose tags are bare letters."""
+
+
 def looks_like_entities(tags: Iterable[str]) -> bool:
-    """Whether all tags are ``O`` or ``<B|I|E|S|L|U|M>-<type>``, and not all of them ``O``.
+    """Whether all tags are ``O`` or ``<B|I|E|S|L|U|M>-<type>``, and not all of them ``O``; or bare letters.
+
+    Bare letters are entities of one kind if ``O`` is among the tags, and ``B`` or ``I`` (others alone, such as S and O,
+    may be subjects and objects).
 
     >>> looks_like_entities(["O", "B-person", "I-person"]), looks_like_entities(["NOUN", "VERB"])
     (True, False)
+    >>> looks_like_entities(["B", "I", "O"])
+    True
     """
-    others = set(tags) - {"O"}
-    return bool(others) and all(_ENTITY_TAG.fullmatch(tag) for tag in others)
+    distinct = set(tags)
+    others = distinct - {"O"}
+    if others <= _LETTERS:
+        return "O" in distinct and not others.isdisjoint("BI")
+    return all(_ENTITY_TAG.fullmatch(tag) for tag in others)
+
+
+def name_types(tags: Iterable[str]) -> list[str]:
+    """Bare letters with the type that they lack, other tags as they are; for what ``looks_like_entities``.
+
+    >>> name_types(["B", "I", "O"]), name_types(["B-person"])
+    (['B-entity', 'I-entity', 'O'], ['B-person'])
+    """
+    return [f"{tag}-{UNNAMED}" if tag in _LETTERS else tag for tag in tags]
 
 
 def scheme_of(sequences: Sequence[Sequence[str]]) -> TagScheme:

@@ -192,7 +192,8 @@ def test_refused_universal(tmp_path):
 def test_rows_are_named_by_the_line_of_their_first_word(tmp_path):
     path = write(tmp_path, "a.conll", "\n# sent_id = 1\na b O\n\n-DOCSTART-\n\n# sent_id = 1\na b O\n")
     assert error_of(path) == (
-        "InputError: a.conll, row 2 (line 8), column 'id': every id must occur once; "
+        "InputError: a.conll, row 2 (line 8), column 'id': every id must occur once "
+        "(--id can name another column, and --id none numbers the rows); "
         "got '1', which a.conll, row 1 (line 3) has"
     )
 

@@ -25,11 +25,11 @@ NASTY = st.text(st.sampled_from("a\"',;\t\n\r é\u2028\x1c\x0b😀NUL\\"), max_s
 def test_csv_round_trip(rows):
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)  # quotes a field with a CR or LF, so that both come back as they were
-    writer.writerows([("text", "note"), ("words", "xfirst"), *((text, f"x{note}") for text, note in rows)])
+    writer.writerows([("text", "note"), ("words", "xfirst"), *((text, f"x{note}x") for text, note in rows)])
     with tempfile.TemporaryDirectory() as folder:
         examples = read_examples([write(Path(folder), "a.csv", buffer.getvalue())])
     assert examples.texts == ["words", *(text for text, _ in rows)]
-    assert examples.columns["note"].tolist() == ["xfirst", *(f"x{note}" for _, note in rows)]
+    assert examples.columns["note"].tolist() == ["xfirst", *(f"x{note}x" for _, note in rows)]
 
 
 @settings(max_examples=150, deadline=None)

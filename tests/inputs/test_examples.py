@@ -53,11 +53,18 @@ def test_text_column_can_be_named(tmp_path):
         ("text\ty\n1.5\t1\n", {}, "column 'text': the text column must hold text; got decimal numbers (float64)"),
         ("text\ty\ntrue\t1\n", {}, "column 'text': the text column must hold text; got true/false (bool)"),
         ("text\ty\nok\t1\n \t2\n", {}, "row 2 (line 3), column 'text': text must not be empty; got ' '"),
-        ("text\tid\na\t1\nb\t\n", {}, "row 2 (line 3), column 'id': an id must not be empty; got ''"),
+        (
+            "text\tid\na\t1\nb\t\n",
+            {},
+            "row 2 (line 3), column 'id': an id must not be empty (--id can name another column, and --id "
+            "none numbers the rows); got ''",
+        ),
         (
             "text\tid\na\tx\nb\ty\nc\tx\n",
             {},
-            "row 3 (line 4), column 'id': every id must occur once; got 'x', which a.tsv, row 1 (line 2) has",
+            "row 3 (line 4), column 'id': every id must occur once (--id can name another column, and --id "
+            "none numbers the rows); "
+            "got 'x', which a.tsv, row 1 (line 2) has",
         ),
     ],
 )
@@ -76,9 +83,9 @@ def test_no_text_column_to_be_found(tmp_path):
 
 def test_nested_columns_are_no_text_and_no_ids(tmp_path):
     path = write(tmp_path, "a.jsonl", json.dumps({"text": {"a": 1}, "body": "b", "id": {"n": 1}}))
-    assert error_of(path) == "InputError: a.jsonl, column 'text': the text column must hold text; got dict"
+    assert error_of(path) == "InputError: a.jsonl, column 'text': the text column must hold text; got an object"
     assert error_of(path, text="body", id_column="id") == (
-        "InputError: a.jsonl, column 'id': ids must be text or numbers; got dict"
+        "InputError: a.jsonl, column 'id': ids must be text or numbers; got an object"
     )
     examples = read_examples([path], text="body")
     assert (examples.texts, examples.ids.tolist(), dict(examples.columns)) == (["b"], ["0"], {})
@@ -101,7 +108,10 @@ def test_ids(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"text": "a", "id": 1}\n{"text": "b", "id": 2}')
     assert read_examples([path]).ids.tolist() == ["1", "2"]
     path = write(tmp_path, "b.jsonl", '{"text": "a", "id": 1}\n{"text": "b", "id": null}')
-    assert error_of(path) == "InputError: b.jsonl, row 2, column 'id': an id must not be empty; got ''"
+    assert error_of(path) == (
+        "InputError: b.jsonl, row 2, column 'id': an id must not be empty "
+        "(--id can name another column, and --id none numbers the rows); got ''"
+    )
 
 
 def test_several_files(tmp_path):
@@ -155,9 +165,10 @@ def test_several_files_need_the_same_columns(tmp_path):
 def test_ids_and_rows_of_several_files(tmp_path):
     one = write(tmp_path, "one.csv", "text,id\na,1\nb,2\n")
     two = write(tmp_path, "two.csv", "text,id\na,3\nb,2\n")
-    assert error_of(one, two) == (
-        "InputError: two.csv, row 2 (line 3), column 'id': every id must occur once; got '2', which one.csv, "
-        "row 2 (line 3) has"
+    examples = read_examples([one, two])
+    assert examples.ids.tolist() == ["one/1", "one/2", "two/3", "two/2"]
+    assert examples.notes[0] == (
+        "ids of column 'id' occur in more than one file and have its name before them: 'one/1', 'two/3', …"
     )
 
 
@@ -202,7 +213,8 @@ def test_file_that_cannot_be_read(tmp_path):
 def test_options_that_do_not_fit(tmp_path):
     path = write(tmp_path, "a.csv", "text\na\n")
     assert error_of(path, split="train") == (
-        "SpecError: --split train: only hub datasets have splits; of local files, name those you want"
+        "SpecError: --split train: only hub datasets have splits; of local files, say which part each is, as in "
+        "a=train,b=test"
     )
     assert error_of() == "SpecError: DATA: at least one file or dataset; got none"
 

@@ -141,7 +141,10 @@ def test_words_in_all_files_or_in_none(tmp_path):
         "InputError: d.jsonl, column 'tokens': the text column must hold text; got lists of numbers"
     )
     nested = jsonl(tmp_path, {"tokens": [None], "ner_tags": ["x"]}, name="e.jsonl")
-    assert error_of(lists, nested) == "InputError: e.jsonl, column 'tokens': the text column must hold text; got list"
+    assert (
+        error_of(lists, nested)
+        == "InputError: e.jsonl, column 'tokens': the text column must hold text; got a list with an empty (null) item"
+    )
 
 
 def test_plain_texts_have_no_words(tmp_path):

@@ -58,7 +58,7 @@ def test_csv_numbers_and_booleans(tmp_path, cells, dtype, values):
         ["true", ""],
         ["yes", "no"],
         ["1,5", "2,5"],
-        [" a", "a "],
+        [" a", "b "],
     ],
 )
 def test_csv_words_stay_as_written(tmp_path, cells):

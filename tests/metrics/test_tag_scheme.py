@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
 from probekit.errors import InputError
-from probekit.metrics import looks_like_entities, scheme_of, to_iob2
+from probekit.metrics import looks_like_entities, name_types, scheme_of, to_iob2
 
 SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 FIRST_LAST_ONLY = {"BIOES": ("B", "E", "S"), "BILOU": ("B", "L", "U")}
@@ -135,3 +135,32 @@ def test_what_looks_like_entities(tags, answer):
 def test_a_tag_that_the_scheme_does_not_have(tag, scheme):
     with pytest.raises(InputError, match=rf"tags: a tag in {scheme} is one of O, B-<type>, I-<type>.*; got '{tag}'"):
         to_iob2(["O", tag], scheme)
+
+
+@pytest.mark.parametrize(
+    ("tags", "answer"),
+    [
+        (["O", "B", "I"], True),
+        (["O", "I"], True),
+        (["O", "B"], True),
+        (["O", "B", "M", "E", "S"], True),
+        (["B", "M", "E", "S"], False),  # words, not entities among others
+        (["O", "S"], False),  # objects and subjects
+        (["O", "B", "I-PER"], False),
+        (["O", "B", "X"], False),
+        (["O", "b", "i"], False),
+    ],
+)
+def test_bare_letters(tags, answer):
+    assert looks_like_entities(tags) is answer
+
+
+def test_bare_letters_are_entities_of_one_type():
+    sentences = [["B", "I", "O", "B", "B"], ["O", "I", "I"]]
+    named = [name_types(tags) for tags in sentences]
+    assert scheme_of(named) == "IOB2"
+    assert [to_iob2(tags, "IOB2") for tags in named] == [
+        ["B-entity", "I-entity", "O", "B-entity", "B-entity"],
+        ["O", "B-entity", "I-entity"],
+    ]
+    assert name_types(["B-PER", "O"]) == ["B-PER", "O"]

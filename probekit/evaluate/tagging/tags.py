@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
-from probekit.metrics import looks_like_entities, scheme_of, to_iob2
+from probekit.metrics import looks_like_entities, name_types, scheme_of, to_iob2
 from probekit.splits import Target, Task
 
 OUTSIDE = "O"
@@ -66,7 +66,7 @@ def read_tags(
 ) -> Tags:
     """Code the tags of every sentence, ``lists[i]`` being those of ``words[i]``.
 
-    Entity tags may be IOB1, IOB2, BIOES or BILOU and become IOB2.
+    Entity tags may be IOB1, IOB2, BIOES or BILOU and become IOB2; bare ones get the type "entity".
 
     Raises InputError for a sentence with more or fewer tags than words, an empty tag, and too few or many tags.
     """
@@ -80,6 +80,8 @@ def read_tags(
     flat = [tag for tags in sequences for tag in tags]
     task, n_repaired = Task("tags", "a tag per word"), 0
     if looks_like_entities(set(flat)):
+        sequences = [name_types(tags) for tags in sequences]
+        flat = [tag for tags in sequences for tag in tags]
         scheme = scheme_of(sequences)
         converted = [tag for tags in sequences for tag in to_iob2(tags, scheme)]
         n_repaired = sum(a != b for a, b in zip(flat, converted, strict=True)) if scheme == "IOB2" else 0
