@@ -17,6 +17,7 @@ from probekit.models.backbone import Backbone
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template, text_range
 from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
+from probekit.models.vocabulary import check_tokens
 from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
@@ -37,6 +38,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
     """Load the model, tokenise and plan."""
     source, examples, request = job.source, job.examples, job.request
     listener.stage(f"loading {source.name}", total=0, unit="")
+    tokenizer = load_tokenizer(source, trust_remote_code=handling.trust_remote_code)
     backbone = load_backbone(
         source,
         Loading(
@@ -50,7 +52,6 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
             trust_remote_code=handling.trust_remote_code,
         ),
     )
-    tokenizer = load_tokenizer(source, trust_remote_code=handling.trust_remote_code)
     n_layers, d_model = backbone.stack.n_layers, backbone.stack.d_model
     layers = asked_layers(request, n_layers)
     poolings = request.pooling or _default_poolings(causal=backbone.causal, pool_over=request.pool_over)
@@ -68,6 +69,8 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
     )
     spans = character_spans(examples).tolist() if request.pool_over == "span" else None
     names = [f"{examples.source}, example {name}" for name in examples.ids]
+    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, names=names):
+        listener.note(text)
     over = pooled_range(encoded, request.pool_over, spans, names=names)
     plan = make_plan(
         encoded.n_tokens,

@@ -14,6 +14,7 @@ from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
 from probekit.models.tokens import Encoded, data_words, encode, load_tokenizer
+from probekit.models.vocabulary import check_tokens
 from probekit.spec import Json, Listener, WindowStates
 from probekit.store import TokenStates, WordStates, stored_values, word_matrix
 
@@ -80,6 +81,7 @@ def _read(
     """The layer of ``card``, pooled, or without ``pooling`` the states of all tokens; and what the model read."""
     cache, source, listener = card["cache"], reader.source, reader.listener
     listener.stage(f"loading {source.name}", total=0, unit="")
+    tokenizer = load_tokenizer(source, trust_remote_code=reader.trust_remote_code)
     backbone = load_backbone(
         source,
         Loading(
@@ -93,7 +95,6 @@ def _read(
             trust_remote_code=reader.trust_remote_code,
         ),
     )
-    tokenizer = load_tokenizer(source, trust_remote_code=reader.trust_remote_code)
     encoded = encode(
         tokenizer,
         texts,
@@ -102,6 +103,9 @@ def _read(
         template=make_template(cache["prompt"], chat=cache["chat_template"], tokenizer=tokenizer),
         stride=cache.get("stride"),
     )
+    names = [f"text {i + 1}" for i in range(len(texts))]
+    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, names=names):
+        listener.note(text)
     n_cut = int(encoded.truncated.sum())
     if n_cut:
         listener.note(f"{texts_are(n_cut)} longer than {cache['max_length']} tokens and read only so far")
@@ -115,7 +119,6 @@ def _read(
     first_tokens = np.concatenate([[0], np.cumsum(encoded.n_tokens)])[first_rows].tolist()
     n_tokens, d_model = int(encoded.n_tokens.sum()), backbone.stack.d_model
     sink = _Collected(first_rows, len(texts), d_model) if pooling else _Collected(first_tokens, n_tokens, d_model)
-    names = [f"text {i + 1}" for i in range(len(texts))]
     reading = Reading(
         ids=encoded.ids,
         plan=plan,

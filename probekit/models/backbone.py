@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probekit.errors import SpecError
 from probekit.models import packing
-from probekit.models.blocks import Stack, find_stack, stream_states
-from probekit.models.decoder_side import DecoderSide
+from probekit.models.blocks import Stack, find_stack, only_states, stream_states
+from probekit.models.decoder_side import DecoderSide, one_side
 from probekit.models.sites import at_site
-from probekit.spec import SIDES
 
 CALIBRATION = ([1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
 
@@ -29,7 +27,8 @@ class Backbone:
     ``position_start``: the id of the first position in a packed row (RoBERTa counts from pad + 1); None where the model
     can't be read packed, and ``batching`` says why. ``longest_packed``: tokens of the longest text that no sliding
     window cuts; a longer one is padded. ``length_limit``: up to this length texts are read one way and above it
-    another, so that no batch may hold both. ``causal``: a token sees only those before it.
+    another, so that no batch may hold both. ``causal``: a token sees only those before it. ``vocabulary``: how many
+    tokens the model has embeddings for, as far as that can be seen.
     """
 
     model: PreTrainedModel | DecoderSide
@@ -44,6 +43,7 @@ class Backbone:
     max_positions: int | None
     longest_packed: int = packing.NO_LIMIT
     length_limit: int | None = None
+    vocabulary: int | None = None
 
     @property
     def padded(self) -> bool:
@@ -98,11 +98,14 @@ def prepare(
     # Spread over several devices, or quantised, it is where it belongs already.
     spread = hasattr(model, "hf_device_map") or getattr(model, "is_quantized", False)
     whole = (model if spread else model.to(device)).eval().requires_grad_(False)
-    model = _one_side(whole, side)
+    model = one_side(whole, side)
     config = model.config.get_text_config()
-    _keep_no_cache(whole)
-    pad_id = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
-    vocabulary = max(2, int(getattr(config, "vocab_size", 2)))
+    only_states(whole)
+    table = _table(model)
+    vocabulary = max(2, int(getattr(config, "vocab_size", None) or table or 2))
+    pad_id = getattr(config, "pad_token_id", None)
+    if pad_id is None or not 0 <= pad_id < (table or vocabulary):  # some say -1 for none
+        pad_id = 0
     rows = [[(7 * i + 11 * j + 5) % vocabulary for j in range(len(row))] for i, row in enumerate(CALIBRATION)]
     rows = [[token + 1 if token == pad_id and token + 1 < vocabulary else token for token in row] for row in rows]
     one = _padded_inputs(rows[:1], pad_id, device)
@@ -123,6 +126,7 @@ def prepare(
         if stack.blocks
         else f"{why}; no stack of blocks found, so all layers are kept until the pass ends",
         pad_id=pad_id,
+        vocabulary=table,
         max_positions=None
         if not positions or positions < 1
         else int(positions) - _position_offset(whole, int(positions)),
@@ -140,28 +144,18 @@ def _length_limit(config: Any) -> int | None:
     return int(limit) if limit and parameters.get("rope_type") == "longrope" else None
 
 
-def _keep_no_cache(model: torch.nn.Module) -> None:
-    """Keys and values kept for generation would hold memory for every block passed, and nobody generates here."""
-    for module in model.modules():
-        config: Any = getattr(module, "config", None)
-        if getattr(config, "use_cache", False):
-            config.use_cache = False
-
-
-def _one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide:
-    if side not in SIDES:
-        raise SpecError(f"--side {side}", f"one of {', '.join(SIDES)}")
-    if not model.config.is_encoder_decoder:
-        if side == "decoder":
-            raise SpecError("--side decoder", "goes with encoder-decoder models", f"a {model.config.model_type}")
-        return model
-    return DecoderSide(model) if side == "decoder" else model.get_encoder()
+def _table(model: PreTrainedModel | DecoderSide) -> int | None:
+    """Rows of the table in which tokens are looked up (of the smaller one, if there are two)."""
+    tables = model.embeddings() if isinstance(model, DecoderSide) else (model.get_input_embeddings(),)
+    sizes = [len(table.weight) for table in tables if isinstance(getattr(table, "weight", None), Tensor)]
+    return min(sizes, default=None)
 
 
 def _position_offset(model: torch.nn.Module, positions: int) -> int:
     """RoBERTa-like tables of positions keep the first pad + 1 of them for padding."""
     tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m.num_embeddings == positions]
-    return max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
+    # A padding of -1, for none, has become that of the last row.
+    return max(((table.padding_idx + 1) % positions for table in tables if table.padding_idx is not None), default=0)
 
 
 def _packed_inputs(

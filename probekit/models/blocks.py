@@ -41,10 +41,32 @@ class _Done(Exception):  # noqa: N818  (not an error: it ends a forward pass)
     """The deepest layer asked for has been read."""
 
 
+OUTPUTS = {"use_cache": False, "return_dict": True, "output_hidden_states": False, "output_attentions": False}
+"""Keys and values kept for generation would hold memory for every block passed, and nobody generates here; the others
+are what a config may ask for of its own accord."""
+
+
+def only_states(model: nn.Module) -> None:
+    """Let a model give its states under their names and nothing else, whatever its config asks for."""
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        for name, value in OUTPUTS.items():
+            if getattr(config, name, value) != value:
+                setattr(config, name, value)
+
+
 def find_stack(model: nn.Module, inputs: Mapping[str, Any]) -> Stack:
-    """Run ``inputs`` (a short one) and find the stack; see the module's text."""
+    """Run ``inputs`` (a short one) and find the stack; see the module's text.
+
+    Raises ValueError where the model gives no hidden states, or not for each token a vector.
+    """
     with torch.inference_mode():
-        expected = model(**inputs, output_hidden_states=True).hidden_states
+        expected = getattr(model(**inputs, output_hidden_states=True), "hidden_states", None)
+    if not expected:
+        raise ValueError("it gives no hidden states")
+    odd = [tuple(states.shape) for states in expected if states.ndim != 3]
+    if odd:
+        raise ValueError(f"its states are not (batch, tokens, d_model) but {odd[0]}")
     n_layers, d_model = len(expected) - 1, expected[-1].shape[-1]
     for blocks in _candidates(model):
         taken_in: list[Tensor] = []

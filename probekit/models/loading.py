@@ -17,7 +17,9 @@ from transformers.utils import logging as transformers_logging
 
 from probekit.errors import ModelError, SpecError
 from probekit.models.backbone import Backbone, prepare
+from probekit.models.foreign import foreign
 from probekit.models.source import ModelSource
+from probekit.models.weights import check_counts, check_size, check_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,16 +62,16 @@ def load_backbone(source: ModelSource, how: Loading) -> Backbone:
         reason = f"{reason}; weights in {how.quantize}"
     if how.device == "auto" and torch.cuda.device_count() > 1 and how.random_seed is None:
         options["device_map"] = "auto"
-    with _quiet():
-        try:
-            model = _load(source, DTYPES[chosen_dtype], options, how.random_seed)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            message = f"transformers could not load it: {str(error).splitlines()[0]}"
-            raise ModelError(f"model {source.name}", message) from error
+    name = f"model {source.name}"
+    with _quiet(), foreign(name, "transformers could not load it"):
+        model = _load(source, DTYPES[chosen_dtype], options, how)
     gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
     if "device_map" in options:
         chosen_device = model.device
-    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason, side=how.side, site=how.site)
+    with foreign(name, "it was loaded but can't be read"):
+        return prepare(
+            model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason, side=how.side, site=how.site
+        )
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -82,13 +84,32 @@ def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
 
 
-def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], random_seed: int | None) -> PreTrainedModel:
-    if random_seed is None:
-        return AutoModel.from_pretrained(source.load_from, dtype=dtype, **options)
-    config = AutoConfig.from_pretrained(source.load_from, **options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed)
-        return AutoModel.from_config(config, trust_remote_code=options["trust_remote_code"]).to(dtype)
+def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], how: Loading) -> PreTrainedModel:
+    name, trust = f"model {source.name}", {"trust_remote_code": how.trust_remote_code}
+    for_config = {key: value for key, value in options.items() if key not in ("quantization_config", "device_map")}
+    config = AutoConfig.from_pretrained(source.load_from, **for_config)
+    check_counts(name, config)
+    with torch.device("meta"):
+        empty = AutoModel.from_config(config, **trust)
+    if empty.main_input_name != "input_ids":
+        raise ModelError(name, "reads texts as token ids", f"a {config.model_type} that takes {empty.main_input_name}")
+    if how.random_seed is not None:
+        check_size(name, empty, file_bytes=0, dtype=dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(how.random_seed)
+            return AutoModel.from_config(config, **trust).to(dtype)
+    spread = how.quantize is not None or "device_map" in options
+    check_size(name, empty, file_bytes=None if spread else source.weight_bytes(), dtype=dtype)
+    model, found = AutoModel.from_pretrained(
+        source.load_from,
+        config=config,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # or they would be an error that does not name them
+        **options,
+    )
+    check_weights(name, model, found, side=how.side)
+    return model
 
 
 @contextmanager
