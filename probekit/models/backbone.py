@@ -110,6 +110,7 @@ def prepare(
     rows = [[token + 1 if token == pad_id and token + 1 < vocabulary else token for token in row] for row in rows]
     one = _padded_inputs(rows[:1], pad_id, device)
     stack = find_stack(model, one)
+    causal = side == "decoder" or _is_causal(model, one)
     seen_at = at_site(model, stack, one, site)
     packing.PACKED.window = getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT
     position_start, why = _try_packing(model, stack, rows, pad_id, device)
@@ -120,7 +121,7 @@ def prepare(
         device=device,
         dtype=dtype,
         dtype_reason=dtype_reason,
-        causal=side == "decoder" or _is_causal(model, stack, one, vocabulary),
+        causal=causal,
         position_start=position_start,
         batching=why
         if stack.blocks
@@ -146,9 +147,12 @@ def _length_limit(config: Any) -> int | None:
 
 def _table(model: PreTrainedModel | DecoderSide) -> int | None:
     """Rows of the table in which tokens are looked up (of the smaller one, if there are two)."""
-    tables = model.embeddings() if isinstance(model, DecoderSide) else (model.get_input_embeddings(),)
-    sizes = [len(table.weight) for table in tables if isinstance(getattr(table, "weight", None), Tensor)]
-    return min(sizes, default=None)
+    try:
+        tables = model.embeddings() if isinstance(model, DecoderSide) else (model.get_input_embeddings(),)
+    except NotImplementedError:  # transformers' way to say that it does not know
+        return None
+    weights = [getattr(table, "weight", None) for table in tables]
+    return min((len(weight) for weight in weights if isinstance(weight, Tensor)), default=None)
 
 
 def _position_offset(model: torch.nn.Module, positions: int) -> int:
@@ -193,14 +197,30 @@ def _read(model: PreTrainedModel, stack: Stack, inputs: dict[str, Tensor]) -> Te
     return states[0]
 
 
-def _is_causal(model: PreTrainedModel, stack: Stack, inputs: dict[str, Tensor], vocabulary: int) -> bool:
-    """Change the last token: in a causal model nothing before it moves."""
-    ids = inputs["input_ids"].clone()
-    ids[0, -1] = (ids[0, -1] + 3) % vocabulary
-    if "position_ids" in inputs or getattr(model.config, "_attn_implementation", "") == packing.NAME:
-        packing.PACKED.lengths = [ids.shape[1]]
-    before, after = (_read(model, stack, {**inputs, "input_ids": changed}) for changed in (inputs["input_ids"], ids))
-    return bool(torch.equal(before[0, 0], after[0, 0]))
+def _is_causal(model: PreTrainedModel, inputs: dict[str, Tensor]) -> bool:
+    """Whether the first token's state has nothing of the last token in it: its gradient there is zero.
+
+    States with another last token would do as well, but in a mixture of experts they differ by rounding.
+    """
+    embedded: list[Tensor] = []
+
+    def watch(_module: torch.nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if not args or not torch.equal(args[0], inputs["input_ids"]):
+            return None  # a table of positions or the like
+        embedded.append(output.detach().requires_grad_(True))
+        return embedded[-1]
+
+    hooks = [m.register_forward_hook(watch) for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    try:
+        with torch.enable_grad():
+            first = model(**inputs, output_hidden_states=True).hidden_states[-1][0, 0].float()
+            # A plain sum would be constant behind a norm.
+            weighted = (first * torch.linspace(0.5, 1.5, len(first), device=first.device)).sum()
+            gradients = torch.autograd.grad(weighted, embedded, allow_unused=True) if embedded else ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return bool(embedded) and not any(bool(g[0, -1].any()) for g in gradients if g is not None)
 
 
 def _try_packing(

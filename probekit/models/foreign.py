@@ -22,7 +22,7 @@ def foreign(source: str, failed: str) -> Iterator[None]:
         yield
     except ProbekitError:
         raise
-    except Exception as error:  # noqa: BLE001  (see above: there is no list of what these libraries raise)
+    except Exception as error:
         raise ModelError(source, f"{failed}: {first_line(error)}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from probekit.errors import InputError
@@ -17,7 +16,7 @@ MANY_UNKNOWN = 0.1
 def check_tokens(
     encoded: Encoded, tokenizer: PreTrainedTokenizerBase, *, size: int | None, names: Sequence[str]
 ) -> Iterator[str]:
-    """What a reader must know: a vocabulary far smaller than the model's, unknown tokens, texts without one of their own.
+    """What a reader must know: a vocabulary far smaller than the model's, unknown tokens, texts without any token.
 
     ``size``: how many tokens the model has embeddings for. ``names``: of the texts, for messages.
 

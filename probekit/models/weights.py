@@ -70,9 +70,9 @@ def _memory() -> int:
 def check_weights(source: str, model: PreTrainedModel, found: Mapping[str, Any], *, side: str) -> None:
     """Raise ModelError where the states of ``side`` come from weights that the checkpoint does not hold.
 
-    ``found``: what ``from_pretrained`` says with ``output_loading_info``. Whatever part of the model (a child of it: the
-    embeddings, the stack, a pooler) the states come from must be there whole, and the checkpoint must have no more of
-    it than the model. A part that they don't come from may be missing.
+    ``found``: what ``from_pretrained`` says with ``output_loading_info``. Whatever part of the model (a child of it:
+    the embeddings, the stack, a pooler) the states come from must be there whole, and the checkpoint must have no more
+    of it than the model. A part that they don't come from may be missing.
     """
     wrong_shape = {name: f"{name} {tuple(there)} for {tuple(here)}" for name, there, here in found["mismatched_keys"]}
     absent = {str(name) for name in found["missing_keys"]} - wrong_shape.keys()
@@ -88,12 +88,15 @@ def check_weights(source: str, model: PreTrainedModel, found: Mapping[str, Any],
 
     for names, message in (
         (matter(absent), "weights that the layers need are not in the checkpoint"),
-        ([wrong_shape[name] for name in matter(set(wrong_shape))], "weights are of another shape than config.json says"),
+        (
+            [wrong_shape[name] for name in matter(set(wrong_shape))],
+            "weights are of another shape than config.json says",
+        ),
         (matter(surplus, model.base_model_prefix), "the checkpoint has weights for which config.json has no place"),
     ):
         if names:
             more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-            raise ModelError(source, message, f"{', '.join(names[:NAMED])}{more}")
+            raise ModelError(source, f"{message}: {', '.join(names[:NAMED])}{more}")
 
 
 def _part(name: str, prefix: str = "") -> str:
@@ -115,7 +118,9 @@ def _names_used(model: PreTrainedModel, side: str) -> set[str]:
         for tensor, _ in before:
             tensor.requires_grad_(True)
         with torch.enable_grad():
-            output = one_side(model, side)(input_ids=torch.tensor([[1, 0, 1]], device=device), output_hidden_states=True)
+            output = one_side(model, side)(
+                input_ids=torch.tensor([[1, 0, 1]], device=device), output_hidden_states=True
+            )
         reached = _leaves(output.hidden_states)
     finally:
         for tensor, required in before:
