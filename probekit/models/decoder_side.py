@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -57,7 +58,8 @@ def one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide
     """The encoder or the decoder; any other model is its own only side. Raises SpecError for a side it has not."""
     if side not in SIDES:
         raise SpecError(f"--side {side}", f"one of {', '.join(SIDES)}")
-    if not model.config.is_encoder_decoder:
+    takes = inspect.signature(model.forward).parameters  # the config of half a model says that it has no other side
+    if not model.config.is_encoder_decoder and "decoder_input_ids" not in takes:
         if side == "decoder":
             raise SpecError("--side decoder", "goes with encoder-decoder models", f"a {model.config.model_type}")
         return model

@@ -65,7 +65,8 @@ def load_backbone(source: ModelSource, how: Loading) -> Backbone:
     name = f"model {source.name}"
     with _quiet(), foreign(name, "transformers could not load it"):
         model = _load(source, DTYPES[chosen_dtype], options, how)
-    gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
+    if source.gguf_file is not None:
+        gc.collect()  # it leaves its parsed tensors behind in reference cycles
     if "device_map" in options:
         chosen_device = model.device
     with foreign(name, "it was loaded but can't be read"):

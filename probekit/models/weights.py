@@ -24,6 +24,11 @@ MOST = 4096
 """Layers or experts of a model; what is more is a slip or a trap that takes minutes to build."""
 
 COUNTS = re.compile(r"(layer|block|expert|group)s?$")
+NO_WEIGHTS = re.compile(
+    r"((^|[._])(masked_bias|causal_mask|inv_freq|position_ids|[qkv]_scale)|(attn|attention)\.bias|embed_positions\.weights)$"
+)
+"""Masks, tables of positions and scales of a cache for generation, which older versions or other tools save too."""
+
 NAMED = 3  # keys that a message names
 
 
@@ -77,11 +82,13 @@ def check_weights(source: str, model: PreTrainedModel, found: Mapping[str, Any],
     wrong_shape = {name: f"{name} {tuple(there)} for {tuple(here)}" for name, there, here in found["mismatched_keys"]}
     absent = {str(name) for name in found["missing_keys"]} - wrong_shape.keys()
     parts = {name for name, _ in model.named_children()}
-    surplus = {name for name in found["unexpected_keys"] if _part(name, model.base_model_prefix) in parts}
+    surplus = {name for name in found["unexpected_keys"] if not NO_WEIGHTS.search(name)}
+    surplus = {name for name in surplus if _part(name, model.base_model_prefix) in parts}
     if not (wrong_shape or absent or surplus):
         return
     used = _names_used(model, side)
-    used_parts = {_part(name) for name in used}
+    # A tied weight counts where it comes first: T5's table of tokens is in the decoder too.
+    used_parts = {_part(name) for name, _ in model.named_parameters() if name in used}
 
     def matter(names: set[str], prefix: str = "") -> list[str]:
         return sorted(name for name in names if name in used or _part(name, prefix) in used_parts)
@@ -107,7 +114,7 @@ def _part(name: str, prefix: str = "") -> str:
 def _names_used(model: PreTrainedModel, side: str) -> set[str]:
     """Names of the parameters that the hidden states of ``side`` depend on, found by running three tokens.
 
-    Where the graph of the run leads to none (quantised weights take no part in it), all of them.
+    Where the run leads to none (it gives no hidden states, or all weights are quantised), all of them.
     """
     named = [(name, tensor) for name, tensor in model.state_dict(keep_vars=True).items() if isinstance(tensor, Tensor)]
     floating = {name: tensor for name, tensor in named if tensor.is_floating_point()}
@@ -121,7 +128,7 @@ def _names_used(model: PreTrainedModel, side: str) -> set[str]:
             output = one_side(model, side)(
                 input_ids=torch.tensor([[1, 0, 1]], device=device), output_hidden_states=True
             )
-        reached = _leaves(output.hidden_states)
+        reached = _leaves(getattr(output, "hidden_states", None) or ())
     finally:
         for tensor, required in before:
             tensor.requires_grad_(required)
