@@ -11,8 +11,9 @@ PY ?= $(shell command -v python3.11 || command -v python3)
 demo: .venv/ready
 	.venv/bin/probekit demo
 
+# A process per core, each with one thread; a file's tests stay together, for they share what is slow to make.
 test: .venv/ready
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 lint: .venv/ready
 	.venv/bin/ruff check .

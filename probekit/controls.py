@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
 from probekit.errors import InputError, SpecError
 
@@ -55,27 +55,40 @@ def mean_value(train: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     return np.full(n, train.mean())
 
 
-def tfidf_features(texts: Sequence[str], fit_on: NDArray[np.int64]) -> csr_matrix:
-    """Word and word-pair TF-IDF of every text, (n, n_words) sparse float32, rows of length 1.
+def word_counts(texts: Sequence[str]) -> csr_matrix:
+    """How often every text has each word and word pair, (n, n_words) sparse float32; words in alphabetical order.
 
     A word is a run of letters and digits; every other sign stands for itself, so that "film." is the word "film".
-    Vocabulary (the 20,000 commonest) and document frequencies come from the rows ``fit_on`` alone.
-    ``sublinear_tf``: a word's weight grows with the log of its count (Manning et al. 2008, section 6.4).
+    Counted once for all splits and folds: these are rows of it, see :func:`tfidf_features`.
 
     Raises ``InputError`` if the texts hold no word at all.
     """
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2),
-        sublinear_tf=True,
-        max_features=MAX_WORDS,
-        token_pattern=WORD,
-        dtype=np.float32,
-    )
+    counter = CountVectorizer(ngram_range=(1, 2), token_pattern=WORD, dtype=np.float32)
     try:
-        vectorizer.fit([texts[i] for i in fit_on])
+        return counter.fit_transform(texts)
     except ValueError as error:
         raise InputError("texts", "the text baseline needs words to count", str(error)) from error
-    return vectorizer.transform(texts)
+
+
+def tfidf_features(counts: csr_matrix, fit_on: NDArray[np.int64]) -> csr_matrix:
+    """Word and word-pair TF-IDF of every text, (n, n_words) sparse float32, rows of length 1.
+
+    ``counts``: of ``word_counts``. Vocabulary (the 20,000 commonest) and document frequencies come from the rows
+    ``fit_on`` alone: the numbers of scikit-learn's ``TfidfVectorizer`` fitted on these texts, without reading them.
+    ``sublinear_tf``: a word's weight grows with the log of its count (Manning et al. 2008, section 6.4).
+
+    Raises ``InputError`` if the texts of ``fit_on`` hold no word.
+    """
+    total = np.asarray(counts[fit_on].sum(axis=0)).ravel()
+    known = np.flatnonzero(total)
+    if not len(known):
+        raise InputError("texts", "the text baseline needs words to count", "none in the training rows")
+    if len(known) > MAX_WORDS:
+        known = np.sort(
+            known[np.argsort(-total[known])[:MAX_WORDS]]
+        )  # of equally common words TfidfVectorizer's choice
+    known_counts = counts[:, known]
+    return TfidfTransformer(sublinear_tf=True).fit(known_counts[fit_on]).transform(known_counts)
 
 
 def length_features(n_tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from probekit.controls import MAX_WORDS, majority_class, mean_value, shuffled_labels, tfidf_features
+from probekit.controls import MAX_WORDS, majority_class, mean_value, shuffled_labels, tfidf_features, word_counts
 from probekit.errors import InputError
 
 
@@ -23,12 +25,16 @@ TEXTS = ["the cat sat", "the dog sat down", "a bird sang", "zebra zebra zebra", 
 TRAIN = np.array([0, 1, 2])
 
 
+def of_texts(texts, fit_on):
+    return tfidf_features(word_counts(texts), fit_on)
+
+
 def test_words_of_test_rows_are_unknown():
     """The trap: fitted on all texts, "zebra" would have a column."""
-    features = tfidf_features(TEXTS, TRAIN)
+    features = of_texts(TEXTS, TRAIN)
     assert features[3].nnz == 0
     # Neither does a test row move any weight: other test texts, the same features of the training rows.
-    others = tfidf_features([*TEXTS[:3], "cat", "the the sat a bird sang"], TRAIN)
+    others = of_texts([*TEXTS[:3], "cat", "the the sat a bird sang"], TRAIN)
     np.testing.assert_array_equal(features[:3].toarray(), others[:3].toarray())
     assert features.shape[1] == others.shape[1]
     words = {"the", "cat", "sat", "dog", "down", "a", "bird", "sang"}
@@ -39,25 +45,42 @@ def test_words_of_test_rows_are_unknown():
 def test_features_are_those_of_scikit_learn_fitted_on_train():
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
     vectorizer.fit([TEXTS[i] for i in TRAIN])
-    features = tfidf_features(TEXTS, TRAIN)
+    features = of_texts(TEXTS, TRAIN)
     np.testing.assert_allclose(features.toarray(), vectorizer.transform(TEXTS).toarray(), rtol=1e-6)
     assert features.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(features.toarray()[:3], axis=1), 1, rtol=1e-6)
 
 
+def test_real_texts_have_the_features_of_a_vectorizer_that_reads_them(real_texts):
+    """More words than the vocabulary takes in, and many equally common ones at its end."""
+    fit_on = np.random.default_rng(0).permutation(len(real_texts))[: len(real_texts) // 2]
+    options = {"ngram_range": (1, 2), "sublinear_tf": True, "max_features": MAX_WORDS, "dtype": np.float32}
+    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\w+|[^\w\s]", **options).fit([real_texts[i] for i in fit_on])
+    assert (of_texts(real_texts, fit_on) != vectorizer.transform(real_texts)).nnz == 0
+    assert len(vectorizer.vocabulary_) == MAX_WORDS
+
+
+@pytest.fixture
+def real_texts():
+    path = Path(__file__).parent.parent.parent / "shared" / "data" / "sst2" / "train.tsv"
+    if not path.exists():
+        pytest.skip("no SST-2 beside the checkout")
+    return [line.split("\t")[0] for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
+
+
 def test_one_letter_words_and_signs_count():
-    features = tfidf_features(["a ! ?", "b !", "日本 は"], np.array([0, 1, 2]))
+    features = of_texts(["a ! ?", "b !", "日本 は"], np.array([0, 1, 2]))
     assert features.shape[1] == len({"a", "b", "!", "?", "日本", "は", "a !", "! ?", "b !", "日本 は"})
 
 
 def test_the_vocabulary_has_an_end():
     texts = [" ".join(f"w{i}" for i in range(start, start + 700)) for start in range(0, 14_000, 700)]
-    assert tfidf_features(texts, np.arange(20)).shape == (20, MAX_WORDS)
+    assert of_texts(texts, np.arange(20)).shape == (20, MAX_WORDS)
 
 
 def test_texts_without_a_word():
     with pytest.raises(InputError, match="words to count"):
-        tfidf_features([" ", "\n", "word"], np.array([0, 1]))
+        of_texts([" ", "\n", "word"], np.array([0, 1]))
 
 
 @settings(max_examples=50, deadline=None)
@@ -109,6 +132,6 @@ def test_equal_texts_get_equal_labels_where_asked():
 
 def test_punctuation_is_no_part_of_a_word():
     """Trap: "film." as another word than "film" makes the baseline weak, and the probe look good."""
-    X = tfidf_features(['"Film."', "film", "a film!"], np.arange(3)).toarray()
+    X = of_texts(['"Film."', "film", "a film!"], np.arange(3)).toarray()
     shared = X @ X.T
     assert (shared > 0.01).all(), shared

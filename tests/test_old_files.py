@@ -37,13 +37,13 @@ def test_an_old_cache_opens_and_is_whole(folder):
 
 def test_the_same_request_finds_the_old_cache(folder, capsys):
     before = Path("cache.h5").read_bytes()
-    assert run("extract model train.tsv --out cache.h5 --dtype float32 --tokens".split()) == 0
+    assert run(["extract", "model", "train.tsv", "--out", "cache.h5", "--dtype", "float32", "--tokens"]) == 0
     assert "nothing to do" in capsys.readouterr().err
     assert Path("cache.h5").read_bytes() == before
 
 
 def test_a_new_extraction_has_the_old_fingerprint_and_values(folder):
-    assert run("extract model train.tsv --out new.h5 --dtype float32 --tokens".split()) == 0
+    assert run(["extract", "model", "train.tsv", "--out", "new.h5", "--dtype", "float32", "--tokens"]) == 0
     with probekit.open_cache("cache.h5") as old, probekit.open_cache("new.h5") as new:
         assert new.fingerprint == old.fingerprint == FINGERPRINT
         assert new.spec == old.spec
@@ -61,7 +61,7 @@ def test_an_old_probe_predicts(folder):
 
 
 def test_an_old_cache_is_probed_as_before(folder):
-    assert run("probe cache.h5 --target label,score --out new.csv --jobs 1".split()) == 0
+    assert run(["probe", "cache.h5", "--target", "label,score", "--out", "new.csv", "--jobs", "1"]) == 0
     old, new = pd.read_csv("layers.csv"), pd.read_csv("new.csv")
     assert list(new.columns[: len(old.columns)]) == list(old.columns)
     pd.testing.assert_frame_equal(new[old.columns], old, rtol=1e-4, atol=1e-5)

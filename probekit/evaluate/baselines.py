@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
@@ -32,9 +33,9 @@ TRIVIAL: dict[str, Callable[[NDArray[Any], int], NDArray[Any]]] = {
 
 @dataclass(frozen=True)
 class TextTask:
-    """A text-only baseline, as a unit of work: the same rows and folds as the probes have."""
+    """A text-only baseline, as a unit of work: the same rows and folds as the probes have. ``counts``: of the words."""
 
-    texts: Sequence[str]
+    counts: csr_matrix
     fit: Fit
 
 
@@ -85,13 +86,13 @@ def _text_answers(task: TextTask, labels: NDArray[Any]) -> NDArray[Any]:
     found = []
     for learnt, held in ((train[a], train[b]) for a, b in task.fit.folds):
         if numbers or len(np.unique(labels[learnt])) > 1:
-            X = tfidf_features(task.texts, learnt)
+            X = tfidf_features(task.counts, learnt)
             fitted = [clone(candidate) for candidate in candidates]
             for candidate in fitted:
                 quiet_fit(candidate, X[learnt], labels[learnt])
             found.append([score(candidate, X[held], labels[held]) for candidate in fitted])
     best = candidates[int(np.argmax(mean_over_folds("text", np.array(found).T)))] if found else candidates[0]
-    X = tfidf_features(task.texts, train)
+    X = tfidf_features(task.counts, train)
     quiet_fit(best, X[train], labels[train])
     return np.asarray(best.predict(X[test]))
 

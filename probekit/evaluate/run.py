@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.controls import shuffled_labels
+from probekit.controls import shuffled_labels, word_counts
 from probekit.errors import SpecError
 from probekit.evaluate.baselines import LengthTask, TextTask, length_score, text_score, trivial_score
 from probekit.evaluate.layer import METRIC, Fit, LayerOutcomes, LayerTask, Outcome, fit_layer
@@ -46,9 +46,8 @@ def evaluate(
     plans = [plan_fits(target, question) for target in targets]
     fits = tuple(fit for plan in plans for fit in plan)
     tasks = [_layer_task(source, layer, fits) for source in sources for layer in source.layers]
-    text_tasks = (
-        [] if question.texts is None else [TextTask(question.texts, fit) for fit in fits if _is_first(fit, fits)]
-    )
+    counts = None if question.texts is None else word_counts(question.texts)
+    text_tasks = [] if counts is None else [TextTask(counts, fit) for fit in fits if _is_first(fit, fits)]
     length_tasks = {
         i: LengthTask(question.n_tokens, fit)
         for i, fit in enumerate(fits)

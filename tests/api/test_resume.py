@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from probekit.store import partial_path, stored_spec
 from tests.tiny import save_tiny_bert, save_tiny_data
 
 WINDOW = 8
-PAUSE = 0.01
 WARM = ["probekit.inputs", "transformers.models.bert.modeling_bert", "transformers.tokenization_utils_tokenizers"]
 
 
@@ -32,19 +32,27 @@ def small_windows():
     plan.make_plan.__kwdefaults__["window_rows"] = WINDOW
 
 
-class Slow(Silent):
-    """Dawdles over every batch so that a kill can hit it, and says where it is."""
+class Killed(Silent):
+    """Kills the process a moment after so many reports of progress, or never."""
 
-    def __init__(self, pause):
-        self.pause = pause
+    def __init__(self, reports: int | None, delay: float) -> None:
+        self.left, self.delay = reports, delay
 
     def advance(self, done):  # noqa: ARG002
-        time.sleep(self.pause)
+        if self.left is None:
+            return
+        self.left -= 1
+        if self.left == 0:
+            threading.Timer(self.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if self.left < 0:  # the kill is on its way: let it hit something
+            time.sleep(self.delay / 2)
 
 
-def extract_slowly(model: Path, data: Path, out: Path, pause: float) -> None:
+def extract_killed(model: Path, data: Path, out: Path, reports: int | None = None, delay: float = 0.0) -> None:
     small_windows()
-    extract(model, data, out=out, pooling="mean,last", batch_tokens=32, threads=1, listener=Slow(pause)).close()
+    extract(
+        model, data, out=out, pooling="mean,last", batch_tokens=32, threads=1, listener=Killed(reports, delay)
+    ).close()
 
 
 @pytest.fixture
@@ -83,21 +91,14 @@ def assert_same_bytes(a, b):
 def test_twenty_kills_at_random_moments(tmp_path, tiny_model, spawner):
     data = save_tiny_data(tmp_path / "train.tsv", n=200)
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
-    extract_in(spawner, tiny_model, data, whole, pause=0.0).join()  # the server starts
-    whole.unlink()
-    started = time.monotonic()
-    extract_in(spawner, tiny_model, data, whole, pause=PAUSE).join()
-    duration = time.monotonic() - started
+    assert extract_in(spawner, tiny_model, data, whole) == 0
     rng = np.random.default_rng(0)
     kills, progress = 0, []
     while kills < 20:
-        process = extract_in(spawner, tiny_model, data, killed, pause=PAUSE)
-        process.join(timeout=float(rng.uniform(0.2, 0.9)) * duration)
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            kills += 1
-        assert process.exitcode in (0, -signal.SIGKILL)
+        # (The first reports come from tokenising, before there is a file.)
+        code = extract_in(spawner, tiny_model, data, killed, int(rng.integers(1, 25)), float(rng.uniform(0.001, 0.02)))
+        assert code in (0, -signal.SIGKILL)
+        kills += code != 0
         if killed.exists():  # finished before its turn to be killed: look at it and begin again
             assert_same_bytes(whole, killed)
             open_cache(killed).close()
@@ -107,18 +108,18 @@ def test_twenty_kills_at_random_moments(tmp_path, tiny_model, spawner):
                 open_cache(killed)
             stored = stored_spec(partial_path(killed)) if partial_path(killed).exists() else None
             progress.append(stored.windows_done if stored else 0)
-    process = extract_in(spawner, tiny_model, data, killed, pause=0.0)
-    process.join()
-    assert process.exitcode == 0
+    assert extract_in(spawner, tiny_model, data, killed) == 0
     assert_same_bytes(whole, killed)
     assert len(set(progress)) > 3, progress  # the kills hit different moments, and work was kept
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.h5", "train.tsv", "whole.h5"]
 
 
-def extract_in(spawner, *arguments, pause):
-    process = spawner.Process(target=extract_slowly, args=(*arguments, pause))
+def extract_in(spawner, *arguments):
+    """The exit code of an extraction in a process of its own."""
+    process = spawner.Process(target=extract_killed, args=arguments)
     process.start()
-    return process
+    process.join()
+    return process.exitcode
 
 
 def test_ctrl_c_keeps_the_windows_and_says_how_to_go_on(tmp_path, tiny_model, windows, capsys, monkeypatch):

@@ -19,6 +19,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from probekit.controls import word_counts
 from probekit.errors import InputError, SpecError
 from probekit.evaluate import Question, StateSource, evaluate
 from probekit.evaluate.baselines import TextTask, text_score
@@ -300,7 +301,7 @@ def test_the_text_baseline_is_that_of_scikit_learns_grid_search():
         cv=fit.folds,
     ).fit([texts[i] for i in fit.split.train], labels[fit.split.train])
     test = fit.split.test
-    assert text_score(TextTask(texts, fit)) == pytest.approx(
+    assert text_score(TextTask(word_counts(texts), fit)) == pytest.approx(
         np.mean(search.predict([texts[i] for i in test]) == labels[test])
     )
 
