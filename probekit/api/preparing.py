@@ -72,9 +72,10 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
     for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, names=names):
         listener.note(text)
     over = pooled_range(encoded, request.pool_over, spans, names=names)
+    backbone = backbone.checked_on(pieces(encoded), layer=layers[-1], batch_tokens=batch_tokens)
     plan = make_plan(
         encoded.n_tokens,
-        batch_tokens=batch_tokens,
+        batch_tokens=1 if backbone.single else batch_tokens,
         bytes_per_row=4 * d_model * len(layers) * len(poolings),
         bytes_per_token=4 * d_model * len(layers) if request.tokens else 0,
         padded=backbone.padded,
@@ -99,7 +100,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         "max_length": max_length,
         "device": backbone.device.type,
         "dtype": backbone.dtype,
-        "batching": "padded" if backbone.padded else "packed",
+        "batching": backbone.way,
         "batch_tokens": batch_tokens,
     }
     reading = Reading(encoded.ids, plan, layers, poolings, over, request.tokens, encoded.cuts)
@@ -131,6 +132,11 @@ def pooled_range(
         message = f"with --pool-over {pool_over} every {pool_over} needs a token of its own"
         raise InputError(names[empty[0]], message, "none")
     return ranges
+
+
+def pieces(encoded: Encoded) -> list[NDArray[np.int32]]:
+    """The token ids that the model reads at once: whole texts, or the pieces that long ones are cut into."""
+    return [part for ids, cuts in zip(encoded.ids, encoded.cuts, strict=True) for part in np.split(ids, cuts)]
 
 
 def _token_layout(encoded: Encoded, examples: Examples, dtype: str) -> TokenLayout:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.api.preparing import pooled_range, texts_are
+from probekit.api.preparing import pieces, pooled_range, texts_are
 from probekit.extraction import Reading, make_plan, run
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template
@@ -91,6 +91,7 @@ def _read(
             site=cache["site"],
             random_seed=cache["random_seed"],
             quantize=cache["quantize"],
+            one_by_one=cache.get("batching") == "single",
             threads=reader.threads,
             trust_remote_code=reader.trust_remote_code,
         ),
@@ -109,9 +110,10 @@ def _read(
     n_cut = int(encoded.truncated.sum())
     if n_cut:
         listener.note(f"{texts_are(n_cut)} longer than {cache['max_length']} tokens and read only so far")
+    backbone = backbone.checked_on(pieces(encoded), layer=int(card["layer"]), batch_tokens=cache["batch_tokens"])
     plan = make_plan(
         encoded.n_tokens,
-        batch_tokens=cache["batch_tokens"],
+        batch_tokens=1 if backbone.single else cache["batch_tokens"],
         padded=backbone.padded,
         length_limit=backbone.length_limit,
     )

@@ -9,6 +9,7 @@ order, is the stack. Where no list fits, the states are taken from ``output_hidd
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ def find_stack(model: nn.Module, inputs: Mapping[str, Any]) -> Stack:
 
     Raises ValueError where the model gives no hidden states, or not for each token a vector.
     """
+    inputs = accepted(model, inputs)
     with torch.inference_mode():
         expected = getattr(model(**inputs, output_hidden_states=True), "hidden_states", None)
     if not expected:
@@ -80,6 +82,14 @@ def find_stack(model: nn.Module, inputs: Mapping[str, Any]) -> Stack:
     return Stack((), n_layers, final_norm=False, d_model=d_model)
 
 
+def accepted(model: nn.Module, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Those of ``inputs`` that the model takes: some know no mask."""
+    takes = inspect.signature(model.forward).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in takes.values()):
+        return inputs
+    return {name: value for name, value in inputs.items() if name in takes}
+
+
 def stream_states(
     model: nn.Module, stack: Stack, inputs: Mapping[str, Any], *, layers: tuple[int, ...], receive: Receive
 ) -> None:
@@ -89,6 +99,7 @@ def stream_states(
     deepest layer asked for.
     """
     wanted, deepest = set(layers), max(layers)
+    inputs = accepted(model, inputs)
     if not stack.blocks:
         hidden_states = model(**inputs, output_hidden_states=True).hidden_states
         for layer in sorted(wanted):

@@ -43,10 +43,14 @@ BART = {
 
 @dataclass(frozen=True)
 class Family:
-    """``packed``: read without padding. ``final_norm``: the last layer is not the last block's output."""
+    """``packed``: read without padding. ``single``: one by one.
+
+    ``final_norm``: the last layer is not the last block's output.
+    """
 
     config: Callable[[], t.PreTrainedConfig]
     packed: bool
+    single: bool = False
     final_norm: bool = False
     causal: bool = False
     side: str = "encoder"
@@ -68,6 +72,13 @@ FAMILIES: dict[str, Family] = {
         lambda: t.ModernBertConfig(**SMALL, local_attention=6, pad_token_id=0, cls_token_id=1, sep_token_id=2),
         packed=False,
         final_norm=True,
+    ),
+    "fnet": Family(
+        lambda: t.FNetConfig(
+            vocab_size=VOCAB, hidden_size=24, num_hidden_layers=3, intermediate_size=40, max_position_embeddings=64
+        ),
+        packed=False,
+        single=True,  # it mixes all tokens, padding too
     ),
     "mpnet": Family(lambda: t.MPNetConfig(**SMALL), packed=False),
     "gpt2": Family(
