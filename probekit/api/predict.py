@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.api.probe import ProbeRun
-from probekit.api.request import ONLY_WHERE_ASKED
+from probekit.api.request import ONLY_WHERE_ASKED, RENDERED
 from probekit.api.same_model import same_model
 from probekit.errors import InputError, SpecError
 from probekit.evaluate import label_probability
@@ -80,7 +80,7 @@ def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
 
 def _only_where_used(spec: Json) -> Json:
     """What of a cache's spec a prediction must repeat where it is not as usual."""
-    found = {name: spec[name] for name in ONLY_WHERE_ASKED if name in spec and name != "words"}
+    found = {name: spec[name] for name in (*ONLY_WHERE_ASKED, *RENDERED) if name in spec and name != "words"}
     return found | {"batching": "single"} if spec.get("batching") == "single" else found
 
 

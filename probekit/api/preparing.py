@@ -15,7 +15,7 @@ from probekit.errors import InputError
 from probekit.extraction import Reading, make_plan
 from probekit.models.backbone import Backbone
 from probekit.models.loading import Loading, load_backbone
-from probekit.models.prompts import make_template, text_range
+from probekit.models.prompts import kept_template, make_template, template_fields, text_range
 from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
 from probekit.models.vocabulary import check_tokens
 from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout
@@ -46,12 +46,17 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
             dtype=request.dtype,
             side=request.side,
             site=request.site,
+            last_layer=request.last_layer,
             random_seed=request.random_seed,
             quantize=request.quantize,
             threads=handling.threads,
             trust_remote_code=handling.trust_remote_code,
         ),
     )
+    if "rendered" in job.known:
+        template = kept_template(job.known, tokenizer)
+    else:
+        template = make_template(request.prompt, chat=request.chat_template, tokenizer=tokenizer)
     n_layers, d_model = backbone.stack.n_layers, backbone.stack.d_model
     layers = asked_layers(request, n_layers)
     poolings = request.pooling or _default_poolings(causal=backbone.causal, pool_over=request.pool_over)
@@ -63,7 +68,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         examples.texts,
         max_length=max_length,
         ids=[str(i) for i in examples.ids],
-        template=make_template(request.prompt, chat=request.chat_template, tokenizer=tokenizer),
+        template=template,
         stride=request.stride,
         on_progress=listener.advance,
     )
@@ -84,7 +89,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
     _tell(listener, backbone, n_truncated=int(encoded.truncated.sum()), max_length=max_length)
     layout = CacheLayout(
         layers=layers,
-        final_norm=(n_layers,) if backbone.stack.final_norm and n_layers in layers else (),
+        final_norm=tuple(layer for layer in layers if layer == backbone.stack.normed_layer),
         poolings=poolings,
         d_model=d_model,
         n_tokens=encoded.n_tokens,
@@ -103,6 +108,8 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         "batching": backbone.way,
         "batch_tokens": batch_tokens,
     }
+    if request.chat_template:
+        spec |= template_fields(template)
     reading = Reading(encoded.ids, plan, layers, poolings, over, request.tokens, encoded.cuts)
     return Prepared(backbone, reading, layout, spec)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from probekit.api.preparing import pieces, pooled_range, texts_are
 from probekit.extraction import Reading, make_plan, run
 from probekit.models.loading import Loading, load_backbone
-from probekit.models.prompts import make_template
+from probekit.models.prompts import kept_template
 from probekit.models.source import ModelSource
 from probekit.models.tokens import Encoded, data_words, encode, load_tokenizer
 from probekit.models.vocabulary import check_tokens
@@ -89,6 +89,7 @@ def _read(
             dtype=cache["dtype"],
             side=cache["side"],
             site=cache["site"],
+            last_layer=cache.get("last_layer", "normed"),
             random_seed=cache["random_seed"],
             quantize=cache["quantize"],
             one_by_one=cache.get("batching") == "single",
@@ -101,7 +102,7 @@ def _read(
         texts,
         max_length=cache["max_length"],
         ids=[str(i + 1) for i in range(len(texts))],
-        template=make_template(cache["prompt"], chat=cache["chat_template"], tokenizer=tokenizer),
+        template=kept_template(cache, tokenizer),
         stride=cache.get("stride"),
     )
     names = [f"text {i + 1}" for i in range(len(texts))]
@@ -111,6 +112,8 @@ def _read(
     if n_cut:
         listener.note(f"{texts_are(n_cut)} longer than {cache['max_length']} tokens and read only so far")
     backbone = backbone.checked_on(pieces(encoded), layer=int(card["layer"]), batch_tokens=cache["batch_tokens"])
+    if backbone.single:
+        listener.note(f"texts are read {backbone.batching}")
     plan = make_plan(
         encoded.n_tokens,
         batch_tokens=1 if backbone.single else cache["batch_tokens"],

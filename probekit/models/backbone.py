@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probekit.models import packing
-from probekit.models.blocks import Stack, accepted, find_stack, only_states, stream_states
+from probekit.models.blocks import Stack, accepted, find_stack, only_states, stream_states, with_last_layer
 from probekit.models.decoder_side import DecoderSide, one_side
 from probekit.models.sites import at_site
 
@@ -154,12 +154,14 @@ def prepare(
     dtype_reason: str,
     side: str = "encoder",
     site: str = "block",
+    last_layer: str = "normed",
     one_by_one: bool = False,
 ) -> Backbone:
     """Find out by short runs how a model has to be read: its stack, causality, and whether packing agrees with padding.
 
     ``side``: of an encoder-decoder model, "encoder" or "decoder". ``site``: "block" for the residual stream, or what
-    the "attention" or the "mlp" adds to it. ``one_by_one``: read no two texts together, as a cache was read.
+    the "attention" or the "mlp" adds to it. ``last_layer``: "normed", "raw" or "both", see
+    ``with_last_layer``. ``one_by_one``: read no two texts together, as a cache was read.
     """
     # Spread over several devices, or quantised, it is where it belongs already.
     spread = hasattr(model, "hf_device_map") or getattr(model, "is_quantized", False)
@@ -182,7 +184,7 @@ def prepare(
     one = _padded_inputs(rows[:1], pad_id, device)
     stack = find_stack(model, one)
     causal = side == "decoder" or _is_causal(model, one)
-    seen_at = at_site(model, stack, one, site)
+    seen_at = with_last_layer(at_site(model, stack, one, site), last_layer)
     packing.PACKED.window = getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT
     alone = [_read(model, stack, _padded_inputs([row], pad_id, device))[0] for row in rows]
     position_start, why = _try_packing(model, stack, rows, alone, pad_id)

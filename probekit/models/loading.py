@@ -28,9 +28,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Loading:
     """How a model is loaded.
 
-    ``side``, ``site``, ``one_by_one``: see ``prepare``. ``random_seed``: weights drawn anew from the model's own
-    initialisation, for the control of how much an untrained model of this shape gives. ``quantize``: "8bit" or "4bit"
-    weights, by bitsandbytes. With several GPUs and ``device="auto"`` the layers are spread over them.
+    ``side``, ``site``, ``last_layer``, ``one_by_one``: see ``prepare``. ``random_seed``: weights drawn anew from the
+    model's own initialisation, for the control of how much an untrained model of this shape gives. ``quantize``: "8bit"
+    or "4bit" weights, by bitsandbytes. With several GPUs and ``device="auto"`` the layers are spread over them.
     """
 
     device: str = "auto"
@@ -41,6 +41,7 @@ class Loading:
     trust_remote_code: bool = False
     random_seed: int | None = None
     quantize: str | None = None
+    last_layer: str = "normed"
     one_by_one: bool = False
 
 
@@ -78,6 +79,7 @@ def load_backbone(source: ModelSource, how: Loading) -> Backbone:
             dtype_reason=reason,
             side=how.side,
             site=how.site,
+            last_layer=how.last_layer,
             one_by_one=how.one_by_one,
         )
 

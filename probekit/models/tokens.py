@@ -125,7 +125,7 @@ def encode(
         for i, (text, encoding) in enumerate(zip(part, batch.encodings, strict=True), start=start):
             if not encoding.ids:
                 raise InputError(f"example {ids[i]}", "must give at least one token", repr(text[:40]))
-            _append(found, i, encoding, template.span(text), max_length=max_length, stride=stride, special=special_ids)
+            _append(found, i, encoding, text, template, max_length=max_length, stride=stride, special=special_ids)
         on_progress(len(found.ids))
     return found
 
@@ -134,14 +134,15 @@ def _append(
     found: Encoded,
     i: int,
     encoding: Any,
-    span: tuple[int, int],
+    text: str,
+    template: Template,
     *,
     max_length: int,
     stride: int | None,
     special: frozenset[int],
 ) -> None:
     """Add one tokenised text, cut to ``max_length`` or into pieces."""
-    within = text_range(encoding.offsets, span)
+    within = text_range(encoding.offsets, template.span(text))
     cuts: tuple[int, ...] = ()
     if stride is None:
         kept, within = cut_text(len(encoding.ids), within, max_length)
@@ -155,7 +156,9 @@ def _append(
     found.ids.append(ids)
     found.special.append(is_special)
     found.word.append(one_copy(word, cuts))
-    found.offsets.append((np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2) - span[0])[kept])
+    found.offsets.append(
+        (np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2) - template.first_character(text))[kept]
+    )
     found.cuts.append(cuts)
     found.truncated[i] = not cuts and len(ids) < len(encoding.ids)
     found.text_range[i] = within
