@@ -13,18 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probekit.models import packing
+from probekit.models import agreement, packing
 from probekit.models.blocks import Stack, accepted, find_stack, only_states, stream_states, with_last_layer
 from probekit.models.decoder_side import DecoderSide, one_side
 from probekit.models.sites import at_site
 
 LENGTHS = (3, 5, 5, 17)
 """Of the texts by which it is found out how a model can be read: two alike, and a short one beside a long one."""
-
-ROUNDING = {"float32": 1e-4}
-COARSE_ROUNDING = 0.1
-"""How far a text's states may be from what they are without other texts in the batch, relative, by compute dtype. Half
-precision rounds by percents in a deep model; a mask that is ignored moves a short text by much more."""
 
 ALONE = "one by one: a text's states depend on what else is in its batch"
 
@@ -131,7 +126,7 @@ class Backbone:
         self.stream(together, layers=(layer,), receive=lambda _layer, states: batched.append(states))
         self._stream_alone(together, layers=(layer,), receive=lambda _layer, states: alone.append(states))
         lengths = [len(text) for text in together]
-        if _same(torch.split(batched[0], lengths), torch.split(alone[0], lengths), self.dtype):
+        if _same(self.model, torch.split(batched[0], lengths), torch.split(alone[0], lengths)):
             return self
         return replace(self, single=True, batching=ALONE)
 
@@ -322,7 +317,7 @@ def _try_packing(
         found = torch.split(packed, [len(row) for row in rows]) if len(packed) == sum(map(len, rows)) else ()
         # (A narrower window than the first few texts is not worth packing for.)
         short = [i for i, row in enumerate(rows) if len(row) <= max(packing.PACKED.window, LENGTHS[1])]
-        if found and _same([found[i] for i in short], [alone[i] for i in short], _dtype_name(model)):
+        if found and _same(model, [found[i] for i in short], [alone[i] for i in short]):
             return position_start, "packed"
     packing.switch_attention(model, before)
     return None, reason
@@ -334,14 +329,11 @@ def _padding_is_harmless(
     """Whether texts of several lengths in one batch, padded on the right, have the states that they have ``alone``."""
     padded = _read(model, stack, _padded_inputs(rows, pad_id, alone[0].device))
     found = [states[: len(row)] for states, row in zip(padded, rows, strict=True)]
-    return _same(found, alone, _dtype_name(model))
+    return _same(model, found, alone)
 
 
-def _dtype_name(model: PreTrainedModel) -> str:
-    return str(model.dtype).removeprefix("torch.")
-
-
-def _same(found: Sequence[Tensor], expected: Sequence[Tensor], dtype: str) -> bool:
-    """Whether each text's states are the expected ones but for rounding."""
-    most = ROUNDING.get(dtype, COARSE_ROUNDING)
-    return all(bool((a - b).norm() <= most * b.norm()) for a, b in zip(found, expected, strict=True))
+def _same(model: PreTrainedModel | DecoderSide, together: Sequence[Tensor], alone: Sequence[Tensor]) -> bool:
+    """Whether each text's states beside others are those that it has alone, but for rounding."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    most = agreement.tolerance(dtype, quantised=getattr(model, "is_quantized", False))
+    return all(agreement.difference(a, b, dtype=dtype) <= most for a, b in zip(alone, together, strict=True))

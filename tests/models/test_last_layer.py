@@ -118,11 +118,7 @@ def test_the_whole_way(tmp_path, decoder, tiny_data, monkeypatch, capsys):
     from probekit.probes.saved import load_probe
 
     assert found.labels.tolist() == load_probe(probe).estimator.predict(states).tolist()
-    for options in (
-        ["--last-layer", "final"],
-        ["--last-layer", "raw", "--site", "mlp"],
-        ["--layers", "4", "--last-layer", "both"],
-    ):
+    for options in ("--last-layer final", "--last-layer raw --site mlp", "--layers 4 --last-layer both"):
         capsys.readouterr()
-        assert run(["extract", str(decoder), str(tiny_data), "--out", "bad.h5", *options.split()]) == 2
+        assert run(["extract", str(decoder), str(tiny_data), "--out", "bad.h5", *options.split(" ")]) == 2
         assert capsys.readouterr().err.count("error: --la") == 1
