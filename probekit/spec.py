@@ -135,6 +135,9 @@ SIDES = ("encoder", "decoder")
 SITES = ("block", "attention", "mlp")
 """Where a state is seen: the residual stream, or what a part of each block adds to it."""
 
+LAST_LAYERS = ("normed", "raw", "both")
+"""The deepest layer: after the model's final norm, before it, or both as two layers."""
+
 OF_WORDS = ("tags", "entities")
 """Tasks with a tag for each word: rows are sentences, and other things are held against the scores."""
 

@@ -179,7 +179,7 @@ def _check_random(random: Cache, cache: Cache, layers: tuple[int, ...], poolings
 def _layers(cache: Cache, asked: str) -> tuple[int, ...]:
     if asked.strip() == "all":
         return cache.layers
-    layers = parse_layers(asked, int(cache.spec["n_layers"]))
+    layers = parse_layers(asked, int(cache.spec["n_layers"]) + (cache.spec.get("last_layer") == "both"))
     missing = [layer for layer in layers if layer not in cache.layers]
     if missing:
         shown = ", ".join(map(str, cache.layers))

@@ -78,7 +78,7 @@ def _tokens_per_second(prepared: Prepared) -> float:
         ids=[prepared.reading.ids[i] for i in chosen.tolist()],
         plan=make_plan(
             sizes[chosen],
-            batch_tokens=prepared.spec["batch_tokens"],
+            batch_tokens=1 if prepared.backbone.single else prepared.spec["batch_tokens"],
             padded=prepared.backbone.padded,
             length_limit=prepared.backbone.length_limit,
             window_rows=len(chosen),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from probekit.api.request import Handling, Job, Request, check_request, finished_cache, known_fields
+from probekit.api.request import RENDERED, Handling, Job, Request, check_request, found_cache, known_fields
 from probekit.errors import CacheError, SpecError
 from probekit.inputs import read_examples, texts_or_sources
 from probekit.models.source import locate
@@ -46,6 +46,7 @@ def extract(
     stride: int | None = None,
     side: str = "encoder",
     site: str = "block",
+    last_layer: str = "normed",
     random_seed: int | None = None,
     quantize: str | None = None,
     allow_nonfinite: bool = False,
@@ -70,8 +71,9 @@ def extract(
     are words; ``end`` is the one after the last). ``tokens``: keep the states of every token, in ``token_dtype``.
     ``stride``: read texts that are too long in pieces that share so many tokens, instead of cutting them. ``side``: of
     an encoder-decoder model. ``site``: "block" for the residual stream, or what the "attention" or the "mlp" of each
-    block adds to it. ``random_seed``: weights drawn anew, as a control. ``quantize``: "8bit" or "4bit" weights, where
-    bitsandbytes is installed.
+    block adds to it. ``last_layer``: "normed" (after the model's final norm, as transformers has it), "raw" (before it)
+    or "both", as two layers. ``random_seed``: weights drawn anew, as a control. ``quantize``: "8bit" or "4bit" weights,
+    where bitsandbytes is installed.
 
     A finished cache made from the same things is opened at once; an unfinished one is gone on with, and its bytes are
     then those of an undisturbed run. Returns the finished cache, open.
@@ -98,6 +100,7 @@ def extract(
         stride=stride,
         side=side,
         site=site,
+        last_layer=last_layer,
         random_seed=random_seed,
         quantize=quantize,
     )
@@ -157,10 +160,12 @@ def run_job(job: Job, out: str | os.PathLike[str], *, handling: Handling, listen
     if not Path(out).expanduser().resolve().parent.is_dir():
         raise CacheError(f"--out {out}", "the folder must exist", str(Path(out).parent))
     if not handling.overwrite:
-        cache = finished_cache(out, job.known, job.request)
-        if cache is not None:
+        found = found_cache(out, job.known, job.request)
+        if isinstance(found, Cache):
             listener.note(f"{out} is finished and made from the same things; nothing to do")
-            return cache
+            return found
+        if found is not None:  # what a chat template with a clock in it rendered then
+            job = replace(job, known={name: found.spec[name] for name in RENDERED if name in found.spec} | job.known)
     for text in (*job.examples.notes, *_ragged(job.examples)):
         listener.note(text)
     from probekit.api.filling import fill  # here, because it loads torch

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.api.probe import ProbeRun
+from probekit.api.request import ONLY_WHERE_ASKED, RENDERED
 from probekit.api.same_model import same_model
 from probekit.errors import InputError, SpecError
 from probekit.evaluate import label_probability
@@ -72,9 +73,15 @@ def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
         "layer": chosen.layer,
         "labels": [plain_value(label) for label in chosen.classes],
         "viterbi": viterbi,
-        "cache": {name: spec[name] for name in MODEL_FIELDS} | ({"stride": spec["stride"]} if "stride" in spec else {}),
+        "cache": {name: spec[name] for name in MODEL_FIELDS} | _only_where_used(spec),
         "scores": {name: plain_value(value) for name, value in chosen.row.items()},
     }
+
+
+def _only_where_used(spec: Json) -> Json:
+    """What of a cache's spec a prediction must repeat where it is not as usual."""
+    found = {name: spec[name] for name in (*ONLY_WHERE_ASKED, *RENDERED) if name in spec and name != "words"}
+    return found | {"batching": "single"} if spec.get("batching") == "single" else found
 
 
 def predict(

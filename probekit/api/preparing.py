@@ -15,8 +15,9 @@ from probekit.errors import InputError
 from probekit.extraction import Reading, make_plan
 from probekit.models.backbone import Backbone
 from probekit.models.loading import Loading, load_backbone
-from probekit.models.prompts import make_template, text_range
+from probekit.models.prompts import kept_template, make_template, template_fields, text_range
 from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
+from probekit.models.vocabulary import check_tokens
 from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
@@ -37,6 +38,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
     """Load the model, tokenise and plan."""
     source, examples, request = job.source, job.examples, job.request
     listener.stage(f"loading {source.name}", total=0, unit="")
+    tokenizer = load_tokenizer(source, trust_remote_code=handling.trust_remote_code)
     backbone = load_backbone(
         source,
         Loading(
@@ -44,13 +46,17 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
             dtype=request.dtype,
             side=request.side,
             site=request.site,
+            last_layer=request.last_layer,
             random_seed=request.random_seed,
             quantize=request.quantize,
             threads=handling.threads,
             trust_remote_code=handling.trust_remote_code,
         ),
     )
-    tokenizer = load_tokenizer(source, trust_remote_code=handling.trust_remote_code)
+    if "rendered" in job.known:
+        template = kept_template(job.known, tokenizer)
+    else:
+        template = make_template(request.prompt, chat=request.chat_template, tokenizer=tokenizer)
     n_layers, d_model = backbone.stack.n_layers, backbone.stack.d_model
     layers = asked_layers(request, n_layers)
     poolings = request.pooling or _default_poolings(causal=backbone.causal, pool_over=request.pool_over)
@@ -62,16 +68,19 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         examples.texts,
         max_length=max_length,
         ids=[str(i) for i in examples.ids],
-        template=make_template(request.prompt, chat=request.chat_template, tokenizer=tokenizer),
+        template=template,
         stride=request.stride,
         on_progress=listener.advance,
     )
     spans = character_spans(examples).tolist() if request.pool_over == "span" else None
     names = [f"{examples.source}, example {name}" for name in examples.ids]
+    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, names=names):
+        listener.note(text)
     over = pooled_range(encoded, request.pool_over, spans, names=names)
+    backbone = backbone.checked_on(pieces(encoded), layer=layers[-1], batch_tokens=batch_tokens)
     plan = make_plan(
         encoded.n_tokens,
-        batch_tokens=batch_tokens,
+        batch_tokens=1 if backbone.single else batch_tokens,
         bytes_per_row=4 * d_model * len(layers) * len(poolings),
         bytes_per_token=4 * d_model * len(layers) if request.tokens else 0,
         padded=backbone.padded,
@@ -80,7 +89,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
     _tell(listener, backbone, n_truncated=int(encoded.truncated.sum()), max_length=max_length)
     layout = CacheLayout(
         layers=layers,
-        final_norm=(n_layers,) if backbone.stack.final_norm and n_layers in layers else (),
+        final_norm=tuple(layer for layer in layers if layer == backbone.stack.normed_layer),
         poolings=poolings,
         d_model=d_model,
         n_tokens=encoded.n_tokens,
@@ -96,9 +105,11 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         "max_length": max_length,
         "device": backbone.device.type,
         "dtype": backbone.dtype,
-        "batching": "padded" if backbone.padded else "packed",
+        "batching": backbone.way,
         "batch_tokens": batch_tokens,
     }
+    if request.chat_template:
+        spec |= template_fields(template)
     reading = Reading(encoded.ids, plan, layers, poolings, over, request.tokens, encoded.cuts)
     return Prepared(backbone, reading, layout, spec)
 
@@ -128,6 +139,11 @@ def pooled_range(
         message = f"with --pool-over {pool_over} every {pool_over} needs a token of its own"
         raise InputError(names[empty[0]], message, "none")
     return ranges
+
+
+def pieces(encoded: Encoded) -> list[NDArray[np.int32]]:
+    """The token ids that the model reads at once: whole texts, or the pieces that long ones are cut into."""
+    return [part for ids, cuts in zip(encoded.ids, encoded.cuts, strict=True) for part in np.split(ids, cuts)]
 
 
 def _token_layout(encoded: Encoded, examples: Examples, dtype: str) -> TokenLayout:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from probekit.api.extract import run_job
-from probekit.api.request import Handling, Job, Request, known_fields
+from probekit.api.request import RENDERED, Handling, Job, Request, known_fields
 from probekit.api.same_model import same_model
 from probekit.errors import ModelError, SpecError
 from probekit.models.source import ModelSource
@@ -45,14 +45,17 @@ def random_model_cache(
         ids=cache.ids,
         columns={name: cache.column(name) for name in cache.columns},
     )
+    of_spec = {"last_layer": spec["last_layer"]} if "last_layer" in spec else {}
     request = Request(
         layers=",".join(map(str, cache.layers)),
         pooling=cache.poolings,
         random_seed=SEED,
         **{name: spec[name] for name in SHARED},
+        **of_spec,
     )
     listener.note(f"{random_path(cache.path).name}: the same texts read by {source.name} with random weights")
-    job = Job(source, examples, request, known_fields(request, source, examples))
+    rendered = {name: spec[name] for name in RENDERED if name in spec}
+    job = Job(source, examples, request, known_fields(request, source, examples) | rendered)
     return run_job(job, random_path(cache.path), handling=Handling(threads=threads), listener=listener)
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.api.preparing import pooled_range, texts_are
+from probekit.api.preparing import pieces, pooled_range, texts_are
 from probekit.extraction import Reading, make_plan, run
 from probekit.models.loading import Loading, load_backbone
-from probekit.models.prompts import make_template
+from probekit.models.prompts import kept_template
 from probekit.models.source import ModelSource
 from probekit.models.tokens import Encoded, data_words, encode, load_tokenizer
+from probekit.models.vocabulary import check_tokens
 from probekit.spec import Json, Listener, WindowStates
 from probekit.store import TokenStates, WordStates, stored_values, word_matrix
 
@@ -80,6 +81,7 @@ def _read(
     """The layer of ``card``, pooled, or without ``pooling`` the states of all tokens; and what the model read."""
     cache, source, listener = card["cache"], reader.source, reader.listener
     listener.stage(f"loading {source.name}", total=0, unit="")
+    tokenizer = load_tokenizer(source, trust_remote_code=reader.trust_remote_code)
     backbone = load_backbone(
         source,
         Loading(
@@ -87,27 +89,34 @@ def _read(
             dtype=cache["dtype"],
             side=cache["side"],
             site=cache["site"],
+            last_layer=cache.get("last_layer", "normed"),
             random_seed=cache["random_seed"],
             quantize=cache["quantize"],
+            one_by_one=cache.get("batching") == "single",
             threads=reader.threads,
             trust_remote_code=reader.trust_remote_code,
         ),
     )
-    tokenizer = load_tokenizer(source, trust_remote_code=reader.trust_remote_code)
     encoded = encode(
         tokenizer,
         texts,
         max_length=cache["max_length"],
         ids=[str(i + 1) for i in range(len(texts))],
-        template=make_template(cache["prompt"], chat=cache["chat_template"], tokenizer=tokenizer),
+        template=kept_template(cache, tokenizer),
         stride=cache.get("stride"),
     )
+    names = [f"text {i + 1}" for i in range(len(texts))]
+    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, names=names):
+        listener.note(text)
     n_cut = int(encoded.truncated.sum())
     if n_cut:
         listener.note(f"{texts_are(n_cut)} longer than {cache['max_length']} tokens and read only so far")
+    backbone = backbone.checked_on(pieces(encoded), layer=int(card["layer"]), batch_tokens=cache["batch_tokens"])
+    if backbone.single:
+        listener.note(f"texts are read {backbone.batching}")
     plan = make_plan(
         encoded.n_tokens,
-        batch_tokens=cache["batch_tokens"],
+        batch_tokens=1 if backbone.single else cache["batch_tokens"],
         padded=backbone.padded,
         length_limit=backbone.length_limit,
     )
@@ -115,7 +124,6 @@ def _read(
     first_tokens = np.concatenate([[0], np.cumsum(encoded.n_tokens)])[first_rows].tolist()
     n_tokens, d_model = int(encoded.n_tokens.sum()), backbone.stack.d_model
     sink = _Collected(first_rows, len(texts), d_model) if pooling else _Collected(first_tokens, n_tokens, d_model)
-    names = [f"text {i + 1}" for i in range(len(texts))]
     reading = Reading(
         ids=encoded.ids,
         plan=plan,

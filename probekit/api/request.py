@@ -9,8 +9,17 @@ from pathlib import Path
 from probekit.errors import SpecError
 from probekit.models.layers import parse_layers
 from probekit.models.source import ModelSource
-from probekit.spec import PLACE, POOL_OVER, POOLING_NAMES, SIDES, SITES, Examples, Json
-from probekit.store import Cache, columns_digest, fingerprint, open_cache, partial_path, stored_spec, text_digest
+from probekit.spec import LAST_LAYERS, PLACE, POOL_OVER, POOLING_NAMES, SIDES, SITES, Examples, Json
+from probekit.store import (
+    Cache,
+    StoredSpec,
+    columns_digest,
+    fingerprint,
+    open_cache,
+    partial_path,
+    stored_spec,
+    text_digest,
+)
 from probekit.store.comparison import stale
 from probekit.store.layout import FORMAT_VERSION, STORAGE_DTYPES
 
@@ -35,6 +44,7 @@ class Request:
     stride: int | None = None
     side: str = "encoder"
     site: str = "block"
+    last_layer: str = "normed"
     random_seed: int | None = None
     quantize: str | None = None
 
@@ -62,7 +72,10 @@ class Job:
     known: Json
 
 
-ONLY_WHERE_ASKED = ("stride", "words")
+RENDERED = ("rendered", "rendered_trim")
+"""Fields of the spec that say what a chat template put around the texts."""
+
+ONLY_WHERE_ASKED = ("stride", "words", "last_layer")
 """Fields of the spec that most caches lack: absent means none, not "as is best"."""
 
 
@@ -86,9 +99,16 @@ def check_request(request: Request) -> None:
         message = f"leaves out the first position of the whole input; with --pool-over {request.pool_over} take mean"
         raise SpecError("--pooling mean_skip_first", message)
     _check_stride(request)
-    for option, name, names in (("--side", request.side, SIDES), ("--site", request.site, SITES)):
+    for option, name, names in (
+        ("--side", request.side, SIDES),
+        ("--site", request.site, SITES),
+        ("--last-layer", request.last_layer, LAST_LAYERS),
+    ):
         if name not in names:
             raise SpecError(f"{option} {name}", f"one of {', '.join(names)}")
+    if request.site != "block" and request.last_layer != "normed":
+        message = f"is of the residual stream; --site {request.site} has no final norm"
+        raise SpecError(f"--last-layer {request.last_layer}", message)
     parse_layers(request.layers, 1 << 20)  # its form alone; the model says how many there are
 
 
@@ -104,8 +124,11 @@ def _check_stride(request: Request) -> None:
 
 
 def asked_layers(request: Request, n_layers: int) -> tuple[int, ...]:
-    """Which layers of a model with ``n_layers`` blocks. Raises SpecError for one that is not there."""
-    layers = parse_layers(request.layers, n_layers)
+    """Which layers of a model with ``n_layers`` blocks. Raises SpecError for one that is not there.
+
+    With ``last_layer`` "both" there is one more: ``n_layers`` before and ``n_layers + 1`` after the final norm.
+    """
+    layers = parse_layers(request.layers, n_layers + (request.last_layer == "both"))
     if request.site == "block":
         return layers
     if request.layers.strip() == "all":
@@ -144,13 +167,14 @@ def known_fields(request: Request, source: ModelSource, examples: Examples) -> J
         "dtype": None if request.dtype == "auto" else request.dtype,
         "batch_tokens": request.batch_tokens,
         "stride": request.stride,
+        "last_layer": None if request.last_layer == "normed" else request.last_layer,
         "words": None if examples.words is None else examples.text_column,
     }
     return fields | {name: value for name, value in asked.items() if value is not None}
 
 
-def finished_cache(out: str | os.PathLike[str], known: Json, request: Request) -> Cache | None:
-    """The finished cache at ``out``, if it is what is asked for; None if there is nothing.
+def found_cache(out: str | os.PathLike[str], known: Json, request: Request) -> Cache | StoredSpec | None:
+    """The finished cache at ``out``, if it is what is asked for, or what an unfinished one was made from; else None.
 
     A field left to the model is taken as the cache has it, so that the same command finds its cache without loading
     torch. An unfinished cache made from something else is refused here too, before the model is loaded.
@@ -166,6 +190,5 @@ def finished_cache(out: str | os.PathLike[str], known: Json, request: Request) -
         expected = {**kept, **known, "layers": layers}
         if fingerprint(expected) != stored.fingerprint:
             raise stale(stored.spec, expected, f"the cache {path.name}")
-        if stored.sealed and path == Path(out):
-            return open_cache(path)
+        return open_cache(path) if stored.sealed and path == Path(out) else stored
     return None

@@ -14,7 +14,7 @@ from probekit.evaluate.transfer import Domain, transfer
 from probekit.spec import Listener
 from probekit.store import Cache
 
-SAME_FIELDS = ("model", "revision", "tokenizer", "n_layers", "side", "site", "random_seed", "quantize")
+SAME_FIELDS = ("model", "revision", "tokenizer", "n_layers", "side", "site", "last_layer", "random_seed", "quantize")
 """What of their specs the caches must share, so that their states mean the same."""
 
 

@@ -69,6 +69,9 @@ def extract(
     site: Annotated[
         str, typer.Option(help="block (residual stream), or what attention or mlp of each block adds to it.")
     ] = "block",
+    last_layer: Annotated[
+        str, typer.Option(help="The deepest layer after the model's final norm (normed), before it (raw), or both.")
+    ] = "normed",
     random_seed: Annotated[
         int | None, typer.Option(help="Draw the model's weights anew, as a control; any whole number.")
     ] = None,
@@ -110,6 +113,7 @@ def extract(
         stride=stride,
         side=side,
         site=site,
+        last_layer=last_layer,
         random_seed=random_seed,
         quantize=quantize,
     )

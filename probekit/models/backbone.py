@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probekit.errors import SpecError
-from probekit.models import packing
-from probekit.models.blocks import Stack, find_stack, stream_states
-from probekit.models.decoder_side import DecoderSide
+from probekit.models import agreement, packing
+from probekit.models.blocks import Stack, accepted, find_stack, only_states, stream_states, with_last_layer
+from probekit.models.decoder_side import DecoderSide, one_side
 from probekit.models.sites import at_site
-from probekit.spec import SIDES
 
-CALIBRATION = ([1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
+LENGTHS = (3, 5, 5, 17)
+"""Of the texts by which it is found out how a model can be read: two alike, and a short one beside a long one."""
+
+ALONE = "one by one: a text's states depend on what else is in its batch"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Backbone:
     ``position_start``: the id of the first position in a packed row (RoBERTa counts from pad + 1); None where the model
     can't be read packed, and ``batching`` says why. ``longest_packed``: tokens of the longest text that no sliding
     window cuts; a longer one is padded. ``length_limit``: up to this length texts are read one way and above it
-    another, so that no batch may hold both. ``causal``: a token sees only those before it.
+    another, so that no batch may hold both. ``causal``: a token sees only those before it. ``vocabulary``: how many
+    tokens the model has embeddings for, as far as that can be seen. ``single``: the model gives a text other states in
+    a batch than alone, so texts are read one by one.
     """
 
     model: PreTrainedModel | DecoderSide
@@ -44,19 +48,30 @@ class Backbone:
     max_positions: int | None
     longest_packed: int = packing.NO_LIMIT
     length_limit: int | None = None
+    vocabulary: int | None = None
+    single: bool = False
 
     @property
     def padded(self) -> bool:
         """Whether batches hold padding."""
         return self.position_start is None
 
+    @property
+    def way(self) -> str:
+        """How texts are read together: "packed", "padded", or "single" for not at all."""
+        return "single" if self.single else "padded" if self.padded else "packed"
+
     def stream(
         self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
     ) -> None:
         """Read token ids as one batch; ``receive(layer, states)`` gets float32 (total_tokens, d_model), ragged.
 
-        The order of tokens is that of ``sequences``. Packed where the model allows it, else padded on the right.
+        The order of tokens is that of ``sequences``. Packed where the model allows it, else padded on the right, or one
+        by one.
         """
+        if self.single:
+            self._stream_alone(sequences, layers=layers, receive=receive)
+            return
         if self.position_start is not None and max(map(len, sequences)) <= self.longest_packed:
             inputs = _packed_inputs(sequences, self.position_start, self.pad_id, self.device)
 
@@ -80,6 +95,51 @@ class Backbone:
             if self.position_start is not None:
                 packing.switch_attention(self.model, packing.NAME)
 
+    def _stream_alone(
+        self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
+    ) -> None:
+        """The same without any batch: all layers of all ``sequences`` are kept until the last one is read."""
+        alone = replace(self, position_start=None, single=False)
+        found: dict[int, list[Tensor]] = {layer: [] for layer in sorted(layers)}
+        if self.position_start is not None:
+            packing.switch_attention(self.model, "sdpa")
+        try:
+            for sequence in sequences:
+                alone.stream([sequence], layers=layers, receive=lambda k, states: found[k].append(states.clone()))
+        finally:
+            if self.position_start is not None:
+                packing.switch_attention(self.model, packing.NAME)
+        for layer, states in found.items():
+            receive(layer, torch.cat(states))
+
+    def checked_on(self, texts: Sequence[NDArray[np.int32]], *, layer: int, batch_tokens: int) -> Backbone:
+        """This backbone, or its form that reads one by one, if a short and a long one of ``texts`` differ in a batch.
+
+        ``texts``: token ids. The two are the shortest and the longest that a batch of ``batch_tokens`` may hold
+        together; ``layer`` is compared.
+        """
+        together = _shortest_and_longest(self, texts, batch_tokens)
+        if self.single or not together:
+            return self
+        batched: list[Tensor] = []
+        alone: list[Tensor] = []
+        self.stream(together, layers=(layer,), receive=lambda _layer, states: batched.append(states))
+        self._stream_alone(together, layers=(layer,), receive=lambda _layer, states: alone.append(states))
+        lengths = [len(text) for text in together]
+        if _same(self.model, torch.split(batched[0], lengths), torch.split(alone[0], lengths)):
+            return self
+        return replace(self, single=True, batching=ALONE)
+
+
+def _shortest_and_longest(backbone: Backbone, texts: Sequence[NDArray[np.int32]], batch_tokens: int) -> list[list[int]]:
+    """Two of ``texts`` that may share a batch, as different in length as can be; none if no two may."""
+    ordered = sorted((text for text in texts if len(text) <= (backbone.length_limit or len(text))), key=len)
+    for longest in reversed(ordered[1:]):
+        cost = 2 * len(longest) if backbone.padded else len(ordered[0]) + len(longest)
+        if cost <= batch_tokens:
+            return [ordered[0].tolist(), longest.tolist()]
+    return []
+
 
 def prepare(
     model: PreTrainedModel,
@@ -89,43 +149,59 @@ def prepare(
     dtype_reason: str,
     side: str = "encoder",
     site: str = "block",
+    last_layer: str = "normed",
+    one_by_one: bool = False,
 ) -> Backbone:
     """Find out by short runs how a model has to be read: its stack, causality, and whether packing agrees with padding.
 
     ``side``: of an encoder-decoder model, "encoder" or "decoder". ``site``: "block" for the residual stream, or what
-    the "attention" or the "mlp" adds to it.
+    the "attention" or the "mlp" adds to it. ``last_layer``: "normed", "raw" or "both", see
+    ``with_last_layer``. ``one_by_one``: read no two texts together, as a cache was read.
     """
     # Spread over several devices, or quantised, it is where it belongs already.
     spread = hasattr(model, "hf_device_map") or getattr(model, "is_quantized", False)
     whole = (model if spread else model.to(device)).eval().requires_grad_(False)
-    model = _one_side(whole, side)
+    model = one_side(whole, side)
     config = model.config.get_text_config()
-    _keep_no_cache(whole)
-    pad_id = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
-    vocabulary = max(2, int(getattr(config, "vocab_size", 2)))
-    rows = [[(7 * i + 11 * j + 5) % vocabulary for j in range(len(row))] for i, row in enumerate(CALIBRATION)]
+    only_states(whole)
+    table = _table(model)
+    vocabulary = max(2, int(getattr(config, "vocab_size", None) or table or 2))
+    pad_id = getattr(config, "pad_token_id", None)
+    if pad_id is None or not 0 <= pad_id < (table or vocabulary):  # some say -1 for none
+        pad_id = 0
+    positions = getattr(config, "max_position_embeddings", None)
+    max_positions = int(positions) - _position_offset(whole, int(positions)) if positions and positions > 0 else None
+    longest = min(limit for limit in (max(LENGTHS), max_positions, _length_limit(config)) if limit)
+    rows = [
+        [(7 * i + 11 * j + 5) % vocabulary for j in range(min(length, longest))] for i, length in enumerate(LENGTHS)
+    ]
     rows = [[token + 1 if token == pad_id and token + 1 < vocabulary else token for token in row] for row in rows]
     one = _padded_inputs(rows[:1], pad_id, device)
     stack = find_stack(model, one)
-    seen_at = at_site(model, stack, one, site)
+    causal = side == "decoder" or _is_causal(model, one)
+    seen_at = with_last_layer(at_site(model, stack, one, site), last_layer)
     packing.PACKED.window = getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT
-    position_start, why = _try_packing(model, stack, rows, pad_id, device)
-    positions = getattr(config, "max_position_embeddings", None)
+    alone = [_read(model, stack, _padded_inputs([row], pad_id, device))[0] for row in rows]
+    position_start, why = _try_packing(model, stack, rows, alone, pad_id)
+    harmless = position_start is not None or _padding_is_harmless(model, stack, rows, alone, pad_id)
+    single = one_by_one or not harmless
+    if single:
+        why = ALONE
     return Backbone(
         model=model,
         stack=seen_at,
         device=device,
         dtype=dtype,
         dtype_reason=dtype_reason,
-        causal=side == "decoder" or _is_causal(model, stack, one, vocabulary),
+        causal=causal,
         position_start=position_start,
         batching=why
         if stack.blocks
         else f"{why}; no stack of blocks found, so all layers are kept until the pass ends",
         pad_id=pad_id,
-        max_positions=None
-        if not positions or positions < 1
-        else int(positions) - _position_offset(whole, int(positions)),
+        vocabulary=table,
+        max_positions=max_positions,
+        single=single,
         longest_packed=packing.PACKED.window,
         length_limit=_length_limit(config),
     )
@@ -140,28 +216,21 @@ def _length_limit(config: Any) -> int | None:
     return int(limit) if limit and parameters.get("rope_type") == "longrope" else None
 
 
-def _keep_no_cache(model: torch.nn.Module) -> None:
-    """Keys and values kept for generation would hold memory for every block passed, and nobody generates here."""
-    for module in model.modules():
-        config: Any = getattr(module, "config", None)
-        if getattr(config, "use_cache", False):
-            config.use_cache = False
-
-
-def _one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide:
-    if side not in SIDES:
-        raise SpecError(f"--side {side}", f"one of {', '.join(SIDES)}")
-    if not model.config.is_encoder_decoder:
-        if side == "decoder":
-            raise SpecError("--side decoder", "goes with encoder-decoder models", f"a {model.config.model_type}")
-        return model
-    return DecoderSide(model) if side == "decoder" else model.get_encoder()
+def _table(model: PreTrainedModel | DecoderSide) -> int | None:
+    """Rows of the table in which tokens are looked up (of the smaller one, if there are two)."""
+    try:
+        tables = model.embeddings() if isinstance(model, DecoderSide) else (model.get_input_embeddings(),)
+    except NotImplementedError:  # transformers' way to say that it does not know
+        return None
+    weights = [getattr(table, "weight", None) for table in tables]
+    return min((len(weight) for weight in weights if isinstance(weight, Tensor)), default=None)
 
 
 def _position_offset(model: torch.nn.Module, positions: int) -> int:
     """RoBERTa-like tables of positions keep the first pad + 1 of them for padding."""
     tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m.num_embeddings == positions]
-    return max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
+    # A padding of -1, for none, has become that of the last row.
+    return max(((table.padding_idx + 1) % positions for table in tables if table.padding_idx is not None), default=0)
 
 
 def _packed_inputs(
@@ -199,37 +268,72 @@ def _read(model: PreTrainedModel, stack: Stack, inputs: dict[str, Tensor]) -> Te
     return states[0]
 
 
-def _is_causal(model: PreTrainedModel, stack: Stack, inputs: dict[str, Tensor], vocabulary: int) -> bool:
-    """Change the last token: in a causal model nothing before it moves."""
-    ids = inputs["input_ids"].clone()
-    ids[0, -1] = (ids[0, -1] + 3) % vocabulary
-    if "position_ids" in inputs or getattr(model.config, "_attn_implementation", "") == packing.NAME:
-        packing.PACKED.lengths = [ids.shape[1]]
-    before, after = (_read(model, stack, {**inputs, "input_ids": changed}) for changed in (inputs["input_ids"], ids))
-    return bool(torch.equal(before[0, 0], after[0, 0]))
+def _is_causal(model: PreTrainedModel, inputs: dict[str, Tensor]) -> bool:
+    """Whether the first token's state has nothing of the last token in it: its gradient there is zero.
+
+    States with another last token would do as well, but in a mixture of experts they differ by rounding.
+    """
+    embedded: list[Tensor] = []
+
+    def watch(_module: torch.nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if not args or not torch.equal(args[0], inputs["input_ids"]):
+            return None  # a table of positions or the like
+        embedded.append(output.detach().requires_grad_(True))
+        return embedded[-1]
+
+    hooks = [m.register_forward_hook(watch) for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    try:
+        with torch.enable_grad():
+            first = model(**accepted(model, inputs), output_hidden_states=True).hidden_states[-1][0, 0].float()
+            # A plain sum would be constant behind a norm.
+            weighted = (first * torch.linspace(0.5, 1.5, len(first), device=first.device)).sum()
+            gradients = torch.autograd.grad(weighted, embedded, allow_unused=True) if embedded else ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return bool(embedded) and not any(bool(g[0, -1].any()) for g in gradients if g is not None)
 
 
 def _try_packing(
-    model: PreTrainedModel, stack: Stack, rows: list[list[int]], pad_id: int, device: torch.device
+    model: PreTrainedModel, stack: Stack, rows: list[list[int]], alone: list[Tensor], pad_id: int
 ) -> tuple[int | None, str]:
-    """Packed is used only where three short texts give the same states as padded; the model is left switched to it."""
+    """Packed is used only where it gives every text the states that it has ``alone``; the model is left switched to it.
+
+    A text longer than a sliding window is not read so.
+    """
     if "position_ids" not in inspect.signature(model.forward).parameters:
         return None, "padded: the model takes no position_ids"
-    padded = _padded_inputs(rows, pad_id, device)
-    expected = _read(model, stack, padded)[padded["attention_mask"].bool()]
     before = model.config._attn_implementation
     if before != "sdpa":
         return None, f"padded: the model's attention is {before}, not sdpa"
     packing.switch_attention(model, packing.NAME)
-    reason = "padded: packed states differ from padded ones"
-    tolerance = 1e-4 if expected.dtype == torch.float32 and model.dtype == torch.float32 else 0.05
+    reason = "padded: packed states differ from those of a text alone"
     for position_start in (0, pad_id + 1):
         try:
-            packed = _read(model, stack, _packed_inputs(rows, position_start, pad_id, device))[0]
+            packed = _read(model, stack, _packed_inputs(rows, position_start, pad_id, alone[0].device))[0]
         except (packing.PackingUnsupportedError, TypeError, IndexError, RuntimeError) as error:
             reason = f"padded: packing failed ({str(error).splitlines()[0]})"
             continue
-        if packed.shape == expected.shape and (packed - expected).norm() <= tolerance * expected.norm():
+        found = torch.split(packed, [len(row) for row in rows]) if len(packed) == sum(map(len, rows)) else ()
+        # (A narrower window than the first few texts is not worth packing for.)
+        short = [i for i, row in enumerate(rows) if len(row) <= max(packing.PACKED.window, LENGTHS[1])]
+        if found and _same(model, [found[i] for i in short], [alone[i] for i in short]):
             return position_start, "packed"
     packing.switch_attention(model, before)
     return None, reason
+
+
+def _padding_is_harmless(
+    model: PreTrainedModel, stack: Stack, rows: list[list[int]], alone: list[Tensor], pad_id: int
+) -> bool:
+    """Whether texts of several lengths in one batch, padded on the right, have the states that they have ``alone``."""
+    padded = _read(model, stack, _padded_inputs(rows, pad_id, alone[0].device))
+    found = [states[: len(row)] for states, row in zip(padded, rows, strict=True)]
+    return _same(model, found, alone)
+
+
+def _same(model: PreTrainedModel | DecoderSide, together: Sequence[Tensor], alone: Sequence[Tensor]) -> bool:
+    """Whether each text's states beside others are those that it has alone, but for rounding."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    most = agreement.tolerance(dtype, quantised=getattr(model, "is_quantized", False))
+    return all(agreement.difference(a, b, dtype=dtype) <= most for a, b in zip(alone, together, strict=True))

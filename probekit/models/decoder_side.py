@@ -1,13 +1,17 @@
-"""The decoder of an encoder-decoder model, read like any other model."""
+"""One side of an encoder-decoder model, read like any other model."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
+
+from probekit.errors import SpecError
+from probekit.spec import SIDES
 
 
 class DecoderSide(nn.Module):
@@ -44,3 +48,19 @@ class DecoderSide(nn.Module):
             use_cache=False,
         )
         return BaseModelOutput(last_hidden_state=output.last_hidden_state, hidden_states=output.decoder_hidden_states)
+
+    def embeddings(self) -> tuple[nn.Module, nn.Module]:
+        """The tables that the encoder and the decoder look tokens up in; often the same."""
+        return self.model.get_encoder().get_input_embeddings(), self.model.get_decoder().get_input_embeddings()
+
+
+def one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide:
+    """The encoder or the decoder; any other model is its own only side. Raises SpecError for a side it has not."""
+    if side not in SIDES:
+        raise SpecError(f"--side {side}", f"one of {', '.join(SIDES)}")
+    takes = inspect.signature(model.forward).parameters  # the config of half a model says that it has no other side
+    if not model.config.is_encoder_decoder and "decoder_input_ids" not in takes:
+        if side == "decoder":
+            raise SpecError("--side decoder", "goes with encoder-decoder models", f"a {model.config.model_type}")
+        return model
+    return DecoderSide(model) if side == "decoder" else model.get_encoder()

@@ -17,7 +17,9 @@ from transformers.utils import logging as transformers_logging
 
 from probekit.errors import ModelError, SpecError
 from probekit.models.backbone import Backbone, prepare
+from probekit.models.foreign import foreign
 from probekit.models.source import ModelSource
+from probekit.models.weights import check_counts, check_size, check_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,9 +28,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class Loading:
     """How a model is loaded.
 
-    ``side``, ``site``: see ``prepare``. ``random_seed``: weights drawn anew from the model's own initialisation, for
-    the control of how much an untrained model of this shape gives. ``quantize``: "8bit" or "4bit" weights, by
-    bitsandbytes. With several GPUs and ``device="auto"`` the layers are spread over them.
+    ``side``, ``site``, ``last_layer``, ``one_by_one``: see ``prepare``. ``random_seed``: weights drawn anew from the
+    model's own initialisation, for the control of how much an untrained model of this shape gives. ``quantize``: "8bit"
+    or "4bit" weights, by bitsandbytes. With several GPUs and ``device="auto"`` the layers are spread over them.
     """
 
     device: str = "auto"
@@ -39,6 +41,8 @@ class Loading:
     trust_remote_code: bool = False
     random_seed: int | None = None
     quantize: str | None = None
+    last_layer: str = "normed"
+    one_by_one: bool = False
 
 
 def load_backbone(source: ModelSource, how: Loading) -> Backbone:
@@ -60,16 +64,24 @@ def load_backbone(source: ModelSource, how: Loading) -> Backbone:
         reason = f"{reason}; weights in {how.quantize}"
     if how.device == "auto" and torch.cuda.device_count() > 1 and how.random_seed is None:
         options["device_map"] = "auto"
-    with _quiet():
-        try:
-            model = _load(source, DTYPES[chosen_dtype], options, how.random_seed)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            message = f"transformers could not load it: {str(error).splitlines()[0]}"
-            raise ModelError(f"model {source.name}", message) from error
-    gc.collect()  # a GGUF leaves its parsed tensors behind in reference cycles
+    name = f"model {source.name}"
+    with _quiet(), foreign(name, "transformers could not load it"):
+        model = _load(source, DTYPES[chosen_dtype], options, how)
+    if source.gguf_file is not None:
+        gc.collect()  # it leaves its parsed tensors behind in reference cycles
     if "device_map" in options:
         chosen_device = model.device
-    return prepare(model, device=chosen_device, dtype=chosen_dtype, dtype_reason=reason, side=how.side, site=how.site)
+    with foreign(name, "it was loaded but can't be read"):
+        return prepare(
+            model,
+            device=chosen_device,
+            dtype=chosen_dtype,
+            dtype_reason=reason,
+            side=how.side,
+            site=how.site,
+            last_layer=how.last_layer,
+            one_by_one=how.one_by_one,
+        )
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -82,13 +94,32 @@ def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
 
 
-def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], random_seed: int | None) -> PreTrainedModel:
-    if random_seed is None:
-        return AutoModel.from_pretrained(source.load_from, dtype=dtype, **options)
-    config = AutoConfig.from_pretrained(source.load_from, **options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed)
-        return AutoModel.from_config(config, trust_remote_code=options["trust_remote_code"]).to(dtype)
+def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], how: Loading) -> PreTrainedModel:
+    name, trust = f"model {source.name}", {"trust_remote_code": how.trust_remote_code}
+    for_config = {key: value for key, value in options.items() if key not in ("quantization_config", "device_map")}
+    config = AutoConfig.from_pretrained(source.load_from, **for_config)
+    check_counts(name, config)
+    with torch.device("meta"):
+        empty = AutoModel.from_config(config, **trust)
+    if empty.main_input_name != "input_ids":
+        raise ModelError(name, "reads texts as token ids", f"a {config.model_type} that takes {empty.main_input_name}")
+    if how.random_seed is not None:
+        check_size(name, empty, file_bytes=0, dtype=dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(how.random_seed)
+            return AutoModel.from_config(config, **trust).to(dtype)
+    spread = how.quantize is not None or "device_map" in options
+    check_size(name, empty, file_bytes=None if spread else source.weight_bytes(), dtype=dtype)
+    model, found = AutoModel.from_pretrained(
+        source.load_from,
+        config=config,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # or they would be an error that does not name them
+        **options,
+    )
+    check_weights(name, model, found, side=how.side)
+    return model
 
 
 @contextmanager

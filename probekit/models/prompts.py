@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from probekit.errors import SpecError
-from probekit.spec import PLACE
+from probekit.models.chat import rendered_chat
+from probekit.spec import PLACE, Json
 
+BLANKS = "\t \n\t"
+"""Around the sentinel; no template has these of its own."""
+
+TRIMS: dict[str, Callable[[str], str]] = {"": str, "both": str.strip, "left": str.lstrip, "right": str.rstrip}
 SENTINEL = "probekit text goes here"
 """Stands for the text while the chat template is rendered once; what is around it is the template's own."""
 
@@ -20,20 +25,26 @@ SENTINEL = "probekit text goes here"
 class Template:
     """What stands before and after each text, and whether the tokenizer still adds its special tokens.
 
-    A chat template brings its own beginning of text, so the tokenizer must not add a second one.
+    A chat template brings its own beginning of text, so the tokenizer must not add a second one. ``trim``: on which
+    sides it cuts outer blanks off the text, a key of ``TRIMS``.
     """
 
     before: str = ""
     after: str = ""
     add_special_tokens: bool = True
+    trim: str = ""
 
     def render(self, text: str) -> str:
         """The whole prompt."""
-        return f"{self.before}{text}{self.after}"
+        return f"{self.before}{TRIMS[self.trim](text)}{self.after}"
 
     def span(self, text: str) -> tuple[int, int]:
         """First character of the text in the prompt, and the one after its last."""
-        return len(self.before), len(self.before) + len(text)
+        return len(self.before), len(self.before) + len(TRIMS[self.trim](text))
+
+    def first_character(self, text: str) -> int:
+        """Where in the prompt the first character of ``text`` stands, or would stand but for a blank cut off."""
+        return len(self.before) - (len(text) - len(text.lstrip()) if self.trim in ("both", "left") else 0)
 
 
 def make_template(prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -50,14 +61,33 @@ def make_template(prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokeni
         raise SpecError(
             "--chat-template", "needs a tokenizer with a chat template; this model's has none, so use --prompt"
         )
-    message = f"{before}{SENTINEL}{after}"
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
-    )
+    # Rendered once, for a template may hold the time. What becomes of the blanks says whether it cuts them off.
+    rendered = rendered_chat(tokenizer, f"{before}{BLANKS}{SENTINEL}{BLANKS}{after}")
     if rendered.count(SENTINEL) != 1:
         raise SpecError("--chat-template", "the chat template must hold the message exactly once")
     left, right = rendered.split(SENTINEL)
-    return Template(left, right, add_special_tokens=False)
+    cut = (not left.endswith(BLANKS), not right.startswith(BLANKS))
+    if (cut[0] and left.endswith(BLANKS[-1])) or (cut[1] and right.startswith(BLANKS[0])):
+        raise SpecError("--chat-template", "the chat template must keep the message as it is, or cut off outer blanks")
+    trim = {(False, False): "", (True, True): "both", (True, False): "left", (False, True): "right"}[cut]
+    return Template(left.removesuffix(BLANKS), right.removeprefix(BLANKS), add_special_tokens=False, trim=trim)
+
+
+def kept_template(spec: Json, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The template that a cache with this ``spec`` was read with: what it rendered then, whatever it renders today.
+
+    (A template may hold the date. Older caches don't say what was rendered, so it is rendered anew.)
+    """
+    if "rendered" not in spec:
+        return make_template(spec["prompt"], chat=spec["chat_template"], tokenizer=tokenizer)
+    left, right = spec["rendered"]
+    return Template(left, right, add_special_tokens=False, trim=spec.get("rendered_trim", ""))
+
+
+def template_fields(template: Template) -> Json:
+    """What of a chat's template goes into the spec: all that it put around the text."""
+    fields: Json = {"rendered": [template.before, template.after]}
+    return fields | {"rendered_trim": template.trim} if template.trim else fields
 
 
 def text_range(offsets: Iterable[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from probekit.errors import ModelError
 
 TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "chat_template*")
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.bin", "*.py")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.*")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,13 @@ class ModelSource:
     tokenizer_hash: str
     gguf_file: str | None = None
     on_hub: bool = False
+
+    def weight_bytes(self) -> int | None:
+        """Of the files that hold the weights; None for a model on the hub, which may not be here yet."""
+        if self.on_hub:
+            return None
+        patterns = (self.gguf_file,) if self.gguf_file else WEIGHT_FILES
+        return sum(file.stat().st_size for file in _matching(Path(self.load_from), patterns))
 
 
 def locate(model: str | Path, *, revision: str | None = None) -> ModelSource:
@@ -54,18 +64,49 @@ def _locate_gguf(path: Path) -> ModelSource:
         raise ModelError(
             f"model {path}", "must be a hub id, a folder or a .gguf file", f"a {path.suffix or 'bare'} file"
         )
+    _check_files([path])
     digest = _sha256([path])
     return ModelSource(path.stem, str(path.parent), digest, digest, gguf_file=path.name)
 
 
 def _locate_folder(path: Path) -> ModelSource:
+    _refuse_adapter(f"model {path}", [file.name for file in _matching(path, ADAPTER_FILES)])
     if not (path / "config.json").is_file():
         raise ModelError(
             f"model {path}", "a model folder holds config.json, weights and tokenizer files", "no config.json"
         )
-    weights = _matching(path, WEIGHT_FILES)
+    weights, tokenizer = _matching(path, WEIGHT_FILES), _matching(path, TOKENIZER_FILES)
+    _check_files([*weights, *tokenizer])
+    _check_config(path / "config.json")
     name = "/".join(path.resolve().parts[-2:])
-    return ModelSource(name, str(path), _sha256(weights), _sha256(_matching(path, TOKENIZER_FILES)))
+    return ModelSource(name, str(path), _sha256(weights), _sha256(tokenizer))
+
+
+def _refuse_adapter(what: str, files: list[str]) -> None:
+    """transformers loads the weights beside an adapter without it, or not, depending on what else is installed."""
+    if files:
+        message = "is an adapter or has one beside it: merge it into its model first (peft's merge_and_unload)"
+        raise ModelError(what, message, files[0])
+
+
+def _check_files(files: list[Path]) -> None:
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                beginning = stream.read(len(LFS_POINTER))
+        except OSError as error:
+            raise ModelError(f"model file {file}", "can't be read", error.strerror or "") from error
+        if beginning == LFS_POINTER:
+            raise ModelError(f"model file {file}", "is a Git LFS pointer, not the file itself: git lfs pull")
+
+
+def _check_config(file: Path) -> None:
+    try:
+        config = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"model file {file}", f"must be JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"model file {file}", "must be a JSON object", type(config).__name__)
 
 
 def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
@@ -81,9 +122,13 @@ def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
     except HFValidationError as error:
         raise ModelError(what, "must be a hub id (org/name), a folder or a .gguf file") from error
     commit = None
+    here = isinstance(try_to_load_from_cache(name, ADAPTER_FILES[0], revision=revision), str)
+    files = list(ADAPTER_FILES[:1]) if here else []
     try:
         if not constants.HF_HUB_OFFLINE:
-            commit = HfApi().model_info(name, revision=revision).sha
+            info = HfApi().model_info(name, revision=revision)
+            commit = info.sha
+            files += [file.rfilename for file in info.siblings or ()]
     except HfHubHTTPError as error:
         if getattr(error.response, "status_code", None) in (401, 403, 404):
             raise ModelError(
@@ -91,6 +136,7 @@ def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
             ) from error
     except (AnyHTTPError, OSError):  # the HTTP library's own base class, whichever library this version is built on
         pass  # no network: an earlier download may do
+    _refuse_adapter(what, [file for file in files if file in ADAPTER_FILES])
     if commit is None and isinstance(cached, str):
         commit = Path(cached).parent.name
     if commit is None:

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from probekit.errors import InputError, ModelError, SpecError
 from probekit.models.alignment import one_copy, word_of_tokens
+from probekit.models.foreign import foreign
 from probekit.models.prompts import Template, check_stride, cut_text, text_range, window_text
 from probekit.models.source import ModelSource
 
@@ -56,31 +57,37 @@ def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> P
     """Load the model's fast tokenizer.
 
     Raises:
-        ModelError: there is none that transformers can load.
+        ModelError: there is none that transformers can load, or one that knows no words.
     """
     transformers_logging.set_verbosity_error()
-    try:
+    name = f"model {source.name}"
+    with foreign(name, "no tokenizer could be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(
             source.load_from,
             gguf_file=source.gguf_file,
             revision=source.revision if source.on_hub else None,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(
-            f"model {source.name}", f"no tokenizer could be loaded: {str(error).splitlines()[0]}"
-        ) from error
+        special = set(tokenizer.all_special_tokens)
+        knows_words = any(token not in special and any(map(str.isalnum, token)) for token in tokenizer.get_vocab())
     if not tokenizer.is_fast:
-        raise ModelError(f"model {source.name}", "probekit needs a fast tokenizer", type(tokenizer).__name__)
+        raise ModelError(name, "probekit needs a fast tokenizer", type(tokenizer).__name__)
+    if not knows_words:  # transformers makes up a tokenizer of special tokens where there are no files
+        message = "needs its tokenizer's files (tokenizer.json, or vocab.txt and the like)"
+        raise ModelError(name, message, f"a vocabulary of {len(tokenizer)} tokens without a word")
+    limit = tokenizer.model_max_length
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise ModelError(f"{name}, tokenizer_config.json, model_max_length", "must be a number", repr(limit))
     return tokenizer
 
 
 def choose_max_length(asked: int | None, tokenizer: PreTrainedTokenizerBase, max_positions: int | None) -> int:
     """The most tokens a text may have: as asked, within what tokenizer and model can read."""
-    limits = [limit for limit in (tokenizer.model_max_length, max_positions) if limit and limit < 1 << 30]
-    longest = min(limits, default=8192)
+    # A limit below 1, or one that no text reaches, stands for none.
+    limits = [limit for limit in (tokenizer.model_max_length, max_positions) if limit and 1 <= limit < 1 << 30]
+    longest = int(min(limits, default=8192))
     if asked is None:
-        return int(longest)
+        return longest
     if not 1 <= asked <= longest:
         raise SpecError("--max-length", f"this model reads 1 to {longest} tokens", str(asked))
     return asked
@@ -113,11 +120,12 @@ def encode(
     special_ids = frozenset(tokenizer.all_special_ids)
     for start in range(0, len(texts), CHUNK):
         part = texts[start : start + CHUNK]
-        batch = tokenizer([template.render(text) for text in part], add_special_tokens=template.add_special_tokens)
+        with foreign("the model's tokenizer", "can't tokenise the texts"):
+            batch = tokenizer([template.render(text) for text in part], add_special_tokens=template.add_special_tokens)
         for i, (text, encoding) in enumerate(zip(part, batch.encodings, strict=True), start=start):
             if not encoding.ids:
                 raise InputError(f"example {ids[i]}", "must give at least one token", repr(text[:40]))
-            _append(found, i, encoding, template.span(text), max_length=max_length, stride=stride, special=special_ids)
+            _append(found, i, encoding, text, template, max_length=max_length, stride=stride, special=special_ids)
         on_progress(len(found.ids))
     return found
 
@@ -126,14 +134,15 @@ def _append(
     found: Encoded,
     i: int,
     encoding: Any,
-    span: tuple[int, int],
+    text: str,
+    template: Template,
     *,
     max_length: int,
     stride: int | None,
     special: frozenset[int],
 ) -> None:
     """Add one tokenised text, cut to ``max_length`` or into pieces."""
-    within = text_range(encoding.offsets, span)
+    within = text_range(encoding.offsets, template.span(text))
     cuts: tuple[int, ...] = ()
     if stride is None:
         kept, within = cut_text(len(encoding.ids), within, max_length)
@@ -147,7 +156,9 @@ def _append(
     found.ids.append(ids)
     found.special.append(is_special)
     found.word.append(one_copy(word, cuts))
-    found.offsets.append((np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2) - span[0])[kept])
+    found.offsets.append(
+        (np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2) - template.first_character(text))[kept]
+    )
     found.cuts.append(cuts)
     found.truncated[i] = not cuts and len(ids) < len(encoding.ids)
     found.text_range[i] = within

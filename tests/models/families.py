@@ -26,6 +26,7 @@ DECODER = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+NO_HEAD_DIM = {name: value for name, value in DECODER.items() if name != "head_dim"}
 T5 = {"vocab_size": VOCAB, "d_model": 24, "d_kv": 12, "d_ff": 40, "num_layers": 3, "num_heads": 2}
 BART = {
     "vocab_size": VOCAB,
@@ -42,10 +43,14 @@ BART = {
 
 @dataclass(frozen=True)
 class Family:
-    """``packed``: read without padding. ``final_norm``: the last layer is not the last block's output."""
+    """``packed``: read without padding. ``single``: one by one.
+
+    ``final_norm``: the last layer is not the last block's output.
+    """
 
     config: Callable[[], t.PreTrainedConfig]
     packed: bool
+    single: bool = False
     final_norm: bool = False
     causal: bool = False
     side: str = "encoder"
@@ -67,6 +72,13 @@ FAMILIES: dict[str, Family] = {
         lambda: t.ModernBertConfig(**SMALL, local_attention=6, pad_token_id=0, cls_token_id=1, sep_token_id=2),
         packed=False,
         final_norm=True,
+    ),
+    "fnet": Family(
+        lambda: t.FNetConfig(
+            vocab_size=VOCAB, hidden_size=24, num_hidden_layers=3, intermediate_size=40, max_position_embeddings=64
+        ),
+        packed=False,
+        single=True,  # it mixes all tokens, padding too
     ),
     "mpnet": Family(lambda: t.MPNetConfig(**SMALL), packed=False),
     "gpt2": Family(
@@ -95,7 +107,7 @@ FAMILIES: dict[str, Family] = {
     "llama": Family(lambda: t.LlamaConfig(**DECODER), packed=True, final_norm=True, causal=True),
     "mistral": Family(lambda: t.MistralConfig(**DECODER, sliding_window=6), packed=True, final_norm=True, causal=True),
     "qwen2": Family(
-        lambda: t.Qwen2Config(**{k: v for k, v in DECODER.items() if k != "head_dim"}),
+        lambda: t.Qwen2Config(**NO_HEAD_DIM),
         packed=True,
         final_norm=True,
         causal=True,
@@ -114,7 +126,7 @@ FAMILIES: dict[str, Family] = {
         causal=True,
     ),
     "phi3": Family(
-        lambda: t.Phi3Config(**{k: v for k, v in DECODER.items() if k != "head_dim"}),
+        lambda: t.Phi3Config(**NO_HEAD_DIM),
         packed=True,
         final_norm=True,
         causal=True,
@@ -122,6 +134,75 @@ FAMILIES: dict[str, Family] = {
     "mixtral": Family(
         lambda: t.MixtralConfig(**DECODER, num_local_experts=3, num_experts_per_tok=2),
         packed=True,
+        final_norm=True,
+        causal=True,
+    ),
+    "qwen3-next": Family(
+        lambda: t.Qwen3NextConfig(
+            **DECODER,
+            linear_num_key_heads=2,
+            linear_num_value_heads=2,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=16,
+            layer_types=["linear_attention", "full_attention", "linear_attention"],
+        ),
+        packed=False,
+        final_norm=True,
+        causal=True,
+    ),
+    "gpt-oss": Family(
+        lambda: t.GptOssConfig(**DECODER, sliding_window=6, num_local_experts=3, num_experts_per_tok=2),
+        packed=False,
+        final_norm=True,
+        causal=True,
+    ),
+    "granite-hybrid": Family(
+        lambda: t.GraniteMoeHybridConfig(
+            **NO_HEAD_DIM,
+            num_local_experts=3,
+            num_experts_per_tok=2,
+            shared_intermediate_size=16,
+            mamba_n_heads=4,
+            mamba_d_head=12,
+            mamba_d_state=8,
+            mamba_n_groups=1,
+            mamba_chunk_size=8,
+            layer_types=["mamba", "attention", "mamba"],
+        ),
+        packed=False,
+        final_norm=True,
+        causal=True,
+    ),
+    "olmo2": Family(lambda: t.Olmo2Config(**NO_HEAD_DIM), packed=True, final_norm=True, causal=True),
+    "smollm3": Family(lambda: t.SmolLM3Config(**NO_HEAD_DIM), packed=True, final_norm=True, causal=True),
+    "llama4": Family(
+        lambda: t.Llama4TextConfig(**DECODER, intermediate_size_mlp=40, num_local_experts=3, attention_chunk_size=6),
+        packed=True,
+        final_norm=True,
+        causal=True,
+    ),
+    "lfm2": Family(
+        lambda: t.Lfm2Config(**NO_HEAD_DIM, layer_types=["conv", "full_attention", "conv"]),
+        packed=False,
+        final_norm=True,
+        causal=True,
+    ),
+    "mamba2": Family(
+        lambda: t.Mamba2Config(
+            vocab_size=VOCAB,
+            hidden_size=24,
+            num_hidden_layers=3,
+            state_size=8,
+            num_heads=4,
+            head_dim=12,
+            n_groups=1,
+            chunk_size=8,
+        ),
+        packed=False,
         final_norm=True,
         causal=True,
     ),
