@@ -112,7 +112,7 @@ def prepare(
     stack = find_stack(model, one)
     causal = side == "decoder" or _is_causal(model, one)
     seen_at = at_site(model, stack, one, site)
-    packing.PACKED.window = getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT
+    packing.PACKED.window = int(getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT)
     position_start, why = _try_packing(model, stack, rows, pad_id, device)
     positions = getattr(config, "max_position_embeddings", None)
     return Backbone(
