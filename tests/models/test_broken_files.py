@@ -96,6 +96,7 @@ def save_clip(folder):
 
 
 LOADING = r"^error: model \S+/m: transformers could not load it: \S+"
+CANT_HOLD = r"the weight files can't hold the 5,520 parameters that config\.json describes; got \d+ bytes$"
 NO_TOKENIZER = r"^error: model \S+/m: no tokenizer could be loaded: \S+"
 NO_WORDS = r"needs its tokenizer's files \(tokenizer.json.*; got a vocabulary of \d+ tokens without a word$"
 DAMAGE = {
@@ -104,13 +105,13 @@ DAMAGE = {
     "config as a pointer": (write("config.json", POINTER), rf"config\.json: {LFS}$"),
     "pickle as a pointer": (as_pickle(write("pytorch_model.bin", POINTER)), rf"pytorch_model\.bin: {LFS}$"),
     "weights cut": (cut("model.safetensors", 0.7), LOADING),
-    "weights' header cut": (cut("model.safetensors", 0.01), LOADING),
+    "weights' header cut": (cut("model.safetensors", 0.01), CANT_HOLD),
     "weights empty": (write("model.safetensors", ""), LOADING),
     "weights of zeros": (write("model.safetensors", b"\0" * 5000), LOADING),
     "no weights": (remove("model.safetensors"), LOADING),
     "pickle cut": (as_pickle(cut("pytorch_model.bin", 0.5)), LOADING),
     "pickle empty": (as_pickle(write("pytorch_model.bin", "")), LOADING),
-    "pickle of something else": (as_pickle(write("pytorch_model.bin", b"\x80\x04K\x01.")), LOADING),
+    "pickle of something else": (as_pickle(write("pytorch_model.bin", b"\x80\x04K\x01.")), CANT_HOLD),
     "pickle that runs code": (as_pickle(evil), LOADING),
     "config no JSON": (write("config.json", "{"), r"config\.json: must be JSON"),
     "config empty": (write("config.json", ""), r"config\.json: must be JSON"),
