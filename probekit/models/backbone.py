@@ -180,7 +180,7 @@ def prepare(
     stack = find_stack(model, one)
     causal = side == "decoder" or _is_causal(model, one)
     seen_at = with_last_layer(at_site(model, stack, one, site), last_layer)
-    packing.PACKED.window = getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT
+    packing.PACKED.window = int(getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT)
     alone = [_read(model, stack, _padded_inputs([row], pad_id, device))[0] for row in rows]
     position_start, why = _try_packing(model, stack, rows, alone, pad_id)
     harmless = position_start is not None or _padding_is_harmless(model, stack, rows, alone, pad_id)

@@ -25,8 +25,8 @@ class DecoderSide(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
-        start = model.config.decoder_start_token_id
-        self.start = int(start if start is not None else model.config.bos_token_id or 0)
+        starts = (getattr(model.config, name, None) for name in ("decoder_start_token_id", "bos_token_id"))
+        self.start = int(next((start for start in starts if start is not None), 0))
 
     @property
     def dtype(self) -> torch.dtype:

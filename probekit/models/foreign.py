@@ -31,9 +31,12 @@ def foreign(source: str, failed: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something, with control characters escaped; else its type."""
-    lines = (line.strip() for line in str(error).splitlines())
-    line = next((line for line in lines if any(map(str.isalnum, line))), "")
+    """The first line of an error's message, with control characters escaped; with the next one if it ends in a colon.
+
+    The name of its type where the message says nothing by itself.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
+    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
     said = "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
     if isinstance(error, KeyError) or not said:
         said = f"{type(error).__name__} {said}".strip()

@@ -12,14 +12,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, BitsAndBytesConfig, PreTrainedModel, modeling_gguf_pytorch_utils
+from transformers import AutoModel, BitsAndBytesConfig, PreTrainedModel, modeling_gguf_pytorch_utils
 from transformers.utils import logging as transformers_logging
 
 from probekit.errors import ModelError, SpecError
 from probekit.models.backbone import Backbone, prepare
+from probekit.models.config import read_config
 from probekit.models.foreign import foreign
 from probekit.models.source import ModelSource
-from probekit.models.weights import check_counts, check_size, check_weights
+from probekit.models.weights import check_size, check_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -96,9 +97,7 @@ def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], how: Loading) -> PreTrainedModel:
     name, trust = f"model {source.name}", {"trust_remote_code": how.trust_remote_code}
-    for_config = {key: value for key, value in options.items() if key not in ("quantization_config", "device_map")}
-    config = AutoConfig.from_pretrained(source.load_from, **for_config)
-    check_counts(name, config)
+    config = read_config(source, trust_remote_code=how.trust_remote_code)
     with torch.device("meta"):
         empty = AutoModel.from_config(config, **trust)
     if empty.main_input_name != "input_ids":

@@ -36,7 +36,7 @@ class ModelSource:
         """Of the files that hold the weights; None for a model on the hub, which may not be here yet."""
         if self.on_hub:
             return None
-        patterns = (self.gguf_file,) if self.gguf_file else WEIGHT_FILES
+        patterns = (self.gguf_file,) if self.gguf_file else ("*.safetensors", "*.bin")
         return sum(file.stat().st_size for file in _matching(Path(self.load_from), patterns))
 
 

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from probekit.errors import InputError, ModelError, SpecError
 from probekit.models.alignment import one_copy, word_of_tokens
+from probekit.models.config import read_config
 from probekit.models.foreign import foreign
 from probekit.models.prompts import Template, check_stride, cut_text, text_range, window_text
 from probekit.models.source import ModelSource
@@ -61,6 +62,8 @@ def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> P
     """
     transformers_logging.set_verbosity_error()
     name = f"model {source.name}"
+    if source.gguf_file is None:  # where reading it once more takes seconds
+        read_config(source, trust_remote_code=trust_remote_code)  # or its faults would be said to be the tokenizer's
     with foreign(name, "no tokenizer could be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(
             source.load_from,

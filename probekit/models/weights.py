@@ -8,43 +8,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from probekit.errors import ModelError
 from probekit.models.blocks import only_states
 from probekit.models.decoder_side import one_side
 
-MOST = 4096
-"""Layers or experts of a model; what is more is a slip or a trap that takes minutes to build."""
-
-COUNTS = re.compile(r"(layer|block|expert|group)s?$")
 NO_WEIGHTS = re.compile(
     r"((^|[._])(masked_bias|causal_mask|inv_freq|position_ids|[qkv]_scale)|(attn|attention)\.bias|embed_positions\.weights)$"
 )
 """Masks, tables of positions and scales of a cache for generation, which older versions or other tools save too."""
 
 NAMED = 3  # keys that a message names
-
-
-def check_counts(source: str, config: PreTrainedConfig) -> None:
-    """Raise ModelError for a config with more layers, groups or experts than can be meant."""
-    for name, value in _numbers(config.to_dict()):
-        if COUNTS.search(name) and abs(value) > MOST:
-            raise ModelError(f"{source}, config.json, {name}", f"at most {MOST:,}", f"{value:,}")
-
-
-def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _numbers(value)
-        elif isinstance(value, int | float):
-            yield str(name), value
 
 
 def check_size(source: str, empty: nn.Module, *, file_bytes: int | None, dtype: torch.dtype) -> None:
@@ -54,7 +35,7 @@ def check_size(source: str, empty: nn.Module, *, file_bytes: int | None, dtype: 
     """
     n = sum(parameter.numel() for parameter in empty.parameters())
     if file_bytes and n > 8 * file_bytes:  # not even a bit for each
-        message = f"config.json describes a model of {n:,} parameters, too many for its weight files"
+        message = f"the weight files can't hold the {n:,} parameters that config.json describes"
         raise ModelError(source, message, f"{file_bytes:,} bytes")
     needed, memory = n * dtype.itemsize, _memory()
     if file_bytes is not None and needed > memory + file_bytes:
