@@ -83,7 +83,7 @@ def _fit(states: _Watched, fit: TagFit) -> Outcome:
     train, names = fit.train, tags.target.classes
     X = states.rows(train)
     fitted = fit_probe(fit.fit.probe, X, names[tags.codes[train]], folds=fit.fit.folds, seed=seed)
-    control = refit(fit.fit.probe, fitted, X, names[fit.control[train]], seed=seed)
+    control = refit(fit.fit.probe, fitted.estimator, X, names[fit.control[train]], seed=seed)
     del X
     sentences = {"train": fit.learnt_from, "val": split.val, "test": split.test}
     answers = partial(predict_tags, states, fitted.estimator, fit)
