@@ -152,6 +152,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
     *("n_groups_crossing", "micro_f1"),
     *("entity_f1", "entity_precision", "entity_recall", "entity_f1_lenient", "viterbi_gain"),
     *("commonest_accuracy", "oov_accuracy", "n_words", "n_words_lost"),
+    "cache",
 )
 """The columns of the layer table in their order; one that does not apply to a row is empty."""
 
@@ -159,6 +160,7 @@ TABLE_COLUMNS: tuple[str, ...] = (
 CLASS_COLUMNS: tuple[str, ...] = (
     *("model", "dataset", "target", "pooling", "layer", "probe"),
     *("class", "precision", "recall", "f1", "support"),
+    "cache",
 )
 """The columns of the per-class table."""
 
@@ -166,6 +168,7 @@ CLASS_COLUMNS: tuple[str, ...] = (
 SHOT_COLUMNS: tuple[str, ...] = (
     *("model", "dataset", "target", "pooling", "layer", "protocol", "probe", "metric"),
     *("shots", "draws", "mean", "sd", "low", "high"),
+    "cache",
 )
 """The columns of the few-shot table."""
 
@@ -180,16 +183,19 @@ HEALTH_COLUMNS: tuple[str, ...] = (
 TRANSFER_COLUMNS: tuple[str, ...] = (
     *("model", "target", "pooling", "layer", "probe", "metric", "trained_on", "tested_on"),
     *("score", "ci_low", "ci_high", "selected", "n_train", "n_test"),
+    "n_duplicate",
 )
-"""The columns of the transfer table."""
+"""The columns of the transfer table; ``trained_on`` and ``tested_on`` are names of caches."""
 
 
 @dataclass(frozen=True)
 class ChosenProbe:
     """The fitted probe of the layer that was best on validation, of the first seed, to be kept and used.
 
-    ``estimator``: scikit-learn's, fitted on training rows. ``row``: its row of the table. ``test``: (n_test,) positions
-    of the test rows in the cache; ``predicted``: (n_test,) its answers there. ``classes``: all labels, if any.
+    ``estimator``: scikit-learn's; ``fitted_on``: "train", or "train + validation" with the hyper-parameters that were
+    chosen before; ``n_fitted``: so many rows (sentences, for tags). ``row``: the layer's row of the table, whose scores
+    are those of the fit on training rows alone. ``test``: (n_test,) positions of the test rows in the cache;
+    ``predicted``: (n_test,) the answers of ``estimator`` there. ``classes``: all labels, if any.
     """
 
     target: str
@@ -202,6 +208,8 @@ class ChosenProbe:
     test: NDArray[np.int64]
     predicted: NDArray[Any]
     classes: tuple[Any, ...]
+    fitted_on: str = "train"
+    n_fitted: int = 0
 
 
 @dataclass(frozen=True)
