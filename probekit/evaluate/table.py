@@ -49,8 +49,8 @@ class Curve:
 
     ``terms[seed]``: (n_test, n_layers, n_terms) what each test row (of token tasks: sentence) adds to the sums that
     ``SCORES[metric].value`` is made of. ``classes``: the rows of the table by class for the layer at a position.
-    ``keep``: the unit of work that refits the first seed's probe of the layer at a position. ``fits``, ``baseline``, ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``,
-    ``pair_cosine``: one per layer.
+    ``keep``: the unit of work that refits the first seed's probe of the layer at a position. ``fits``, ``baseline``,
+    ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``, ``pair_cosine``: one per layer.
     """
 
     pooling: str
@@ -272,7 +272,6 @@ def _chosen_probe(curve: Curve, best: int, row: Json, kept: Kept | None) -> Chos
 
 
 def _warnings(curve: Curve, best: int, group: Column | None) -> list[str]:
-    fit = curve.fits[0]
     worst = max(curve.fits, key=lambda f: (f.split.n_crossing, f.split.n_duplicate)).split
     n_seeds = len(curve.fits)
     found = [f"{text} (the worst of {n_seeds} splits)" if n_seeds > 1 else text for text in worst.warnings]
