@@ -80,7 +80,7 @@ def finish(
     listener: Listener,
 ) -> Evaluation:
     """The table of all curves, and the probes that are kept."""
-    details = split_details(targets, question, [fit for curve in curves for fit in curve.fits])
+    details = {"cache": origin.cache, **split_details(targets, question, [f for curve in curves for f in curve.fits])}
     tasks = [curve.keep(curve.best) for curve in curves]
     kept = keep_probes(tasks, executor=executor, listener=listener) if question.refit else [None] * len(curves)
     return build_table(curves, origin=origin, group=question.groups, details=details, kept=kept)
