@@ -33,7 +33,7 @@ def cache_names(caches: Sequence[Cache]) -> list[str]:
     paths = [cache.path.resolve() for cache in caches]
     if len(set(paths)) < len(paths):
         twice = next(cache.path.name for cache, path in zip(caches, paths, strict=True) if paths.count(path) > 1)
-        raise SpecError("CACHE", "different caches, none twice", twice)
+        raise SpecError("CACHE, --transfer", "different caches, none twice", twice)
     stems = [path.stem for path in paths]
     for parents in range(max(len(path.parents) for path in paths)):
         if len(set(stems)) == len(stems):

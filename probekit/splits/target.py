@@ -195,7 +195,9 @@ def spread(target: Target, rows: NDArray[np.int64], n: int) -> Target:
     notes = ((missing,) if n_missing else ()) + target.notes + _spellings(target)
     if len(rows) == n:
         return replace(target, labelled=None, notes=notes)
-    y = np.full((n, *target.y.shape[1:]), np.nan if target.task.kind == "regression" else target.y.dtype.type())
+    y = np.zeros((n, *target.y.shape[1:]), dtype=target.y.dtype)  # (as wide as the longest label)
+    if target.task.kind == "regression":
+        y[:] = np.nan
     y[rows] = target.y
     codes = np.full(n, -1) if len(target.codes) else target.codes
     if len(target.codes):
