@@ -34,7 +34,9 @@ def case(kind, n=120):
     labels = {
         "classes": names,
         "numbers": codes + np.random.default_rng(0).standard_normal(n),
-        "labels": np.array([json.dumps(["x"] * int(c > 0) + [name]) for c, name in zip(codes, names, strict=True)], object),
+        "labels": np.array(
+            [json.dumps(["x"] * int(c > 0) + [name]) for c, name in zip(codes, names, strict=True)], object
+        ),
     }[kind]
     rows = np.setdiff1d(np.arange(n + n // 2), np.arange(0, n + n // 2, 3))
     n_all = n + n // 2
@@ -95,11 +97,8 @@ def test_the_table_with_every_control(kind, grouped):
         assert a.predicted.tolist() == b.predicted.tolist()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shots", [Shots((1, 4), 3), MTEB])
+@pytest.mark.parametrize(("kind", "shots"), [*((kind, Shots((1, 4), 3)) for kind in KINDS), ("classes", MTEB)])
 def test_few_shots(kind, shots):
-    if shots is MTEB and kind != "classes":
-        pytest.skip("of classes")
     states, labels, rows, all_states, all_labels = case(kind)
     ids = np.arange(len(all_labels)).astype(str).astype(object)
     tables = [
