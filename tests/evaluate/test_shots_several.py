@@ -61,7 +61,7 @@ def test_the_curve_against_a_loop():
 def test_what_can_not_be_drawn():
     states, Y = made_up()
     ask = [source_of(states)], [target_of(Y)], question_for(240)
-    with pytest.raises(InputError, match=r"--shots 90: label fear has \d+ training rows"):
+    with pytest.raises(InputError, match=r"--shots 90: label calm has \d+ training rows"):
         few_shots(*ask, shots=Shots((90,)), origin=ORIGIN)
     with pytest.raises(SpecError, match="is for classes; column 'mood' holds several labels per text"):
         few_shots(*ask, shots=MTEB, origin=ORIGIN)

@@ -122,7 +122,7 @@ def test_a_test_part_without_labels_is_carved_and_a_labelled_row_needs_a_part():
     assert found.how.startswith("column 'split', test and validation taken from train")
     split.values[3] = "unsupervised"
     with pytest.raises(
-        InputError, match="split column 'split', of the 40 rows with a label in 'y': values are .*unsup"
+        InputError, match=r"split column 'split', of the 40 rows with a label in 'y': values are .*unsup"
     ):
         make_splits(read(labels), ids=names(50), split=split)
     split.values[:40] = "test"
