@@ -4,7 +4,8 @@ One process, one BLAS thread, variants interleaved, the median of ``--repeats`` 
 
     python benchmarks/probing.py [--quick] [--repeats 3] [--probe logistic,ridge,mlp]
 
-prints one markdown table per probe (the MLP's, on a few hundred rows, is of agreement: its fits are scikit-learn's). Features are synthetic but shaped like hidden states: a power-law spectrum in a
+prints one markdown table per probe (the MLP's, on a few hundred rows, is of agreement: its fits are scikit-learn's).
+Features are synthetic but shaped like hidden states: a power-law spectrum in a
 rotated basis, and a few dimensions with massive activations. Labels follow a noisy linear rule, so that the best
 regularisation lies inside the grid.
 """
