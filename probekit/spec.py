@@ -189,15 +189,17 @@ TRANSFER_COLUMNS: tuple[str, ...] = (
     *("score", "ci_low", "ci_high", "selected", "n_train", "n_test"),
     "n_duplicate",
 )
-"""The columns of the transfer table."""
+"""The columns of the transfer table; ``trained_on`` and ``tested_on`` are names of caches."""
 
 
 @dataclass(frozen=True)
 class ChosenProbe:
     """The fitted probe of the layer that was best on validation, of the first seed, to be kept and used.
 
-    ``estimator``: scikit-learn's, fitted on training rows. ``row``: its row of the table. ``test``: (n_test,) positions
-    of the test rows in the cache; ``predicted``: (n_test,) its answers there. ``classes``: all labels, if any.
+    ``estimator``: scikit-learn's; ``fitted_on``: "train", or "train + validation" with the hyper-parameters that were
+    chosen before; ``n_fitted``: so many rows (sentences, for tags). ``row``: the layer's row of the table, whose scores
+    are those of the fit on training rows alone. ``test``: (n_test,) positions of the test rows in the cache;
+    ``predicted``: (n_test,) the answers of ``estimator`` there. ``classes``: all labels, if any.
     """
 
     target: str
@@ -210,6 +212,8 @@ class ChosenProbe:
     test: NDArray[np.int64]
     predicted: NDArray[Any]
     classes: tuple[Any, ...]
+    fitted_on: str = "train"
+    n_fitted: int = 0
 
 
 @dataclass(frozen=True)

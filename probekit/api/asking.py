@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,12 +13,19 @@ import numpy as np
 from probekit.api.words import cache_tags, has_tags, word_source
 from probekit.controls import control_names
 from probekit.errors import SpecError
-from probekit.evaluate import Origin, Question, StateSource, evaluate, plan_fits
+from probekit.evaluate import Origin, Question, Shots, StateSource, evaluate, plan_fits, plan_shots
+from probekit.evaluate.layer import has_code
 from probekit.evaluate.tagging import Tagging, Tags, WordSource, evaluate_tags, plan_tag_fits
 from probekit.models.layers import parse_layers
 from probekit.spec import Evaluation, Listener
-from probekit.splits import DEFAULT_FRACTION, Column, Target, read_target
+from probekit.splits import DEFAULT_FRACTION, KINDS, Column, Target, read_target
 from probekit.store import Cache
+
+MAY_DIFFER = (
+    *("format_version", "revision", "random_seed", "layers", "poolings", "columns", "words"),
+    *("store_dtype", "store_text", "tokens", "device", "dtype", "batching", "batch_tokens"),
+)
+"""Fields of its spec in which a random model's cache may differ; all others say what is read, and how."""
 
 SPLIT_COLUMN = "split"
 """An input column of this name is used as the split where none is asked for."""
@@ -25,18 +33,28 @@ SPLIT_COLUMN = "split"
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """The arguments of ``probe_layers``, parsed; empty ``probes`` and ``poolings``: logistic or ridge, and all."""
+    """The arguments of ``probe_layers``, parsed, and what is asked for beside the layer table.
+
+    Empty ``probes`` and ``poolings``: logistic or ridge, and all. ``task``: of all targets, or by target (as a mapping,
+    or as text: ``"stars=regression,label=classification"``). ``drop_rare``: leave out classes with fewer rows.
+    ``refit``: fit the selected layers' probes once more, on training and validation rows, to be kept. ``shots``: draw
+    few-shot curves. ``transfer``: more caches, to test on and to fit on too.
+    """
 
     layers: str = "all"
     probes: tuple[str, ...] = ()
     poolings: tuple[str, ...] = ()
     split: str | float | None = None
     group: str | None = None
-    task: str = "auto"
+    task: str | Mapping[str, str] = "auto"
     seeds: int = 1
     controls: bool | str = False
     subword: str = "mean"
     tagging: Tagging = field(default_factory=Tagging)
+    drop_rare: int = 0
+    refit: bool = True
+    shots: Shots | None = None
+    transfer: tuple[Cache | str | os.PathLike[str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,13 +69,22 @@ class Asked:
     tagging: Tagging
     origin: Origin
 
-    def check(self) -> None:
-        """Raise what ``evaluate`` would raise for probes, groups and splits that can't be used."""
+    def check(self, shots: Shots | None) -> None:
+        """Raise what ``evaluate`` and ``few_shots`` would raise for probes, groups, splits and draws that can't be."""
+        if shots is not None:
+            self.check_texts("few-shot curves")
+            plan_shots(self.targets, self.question, shots)
         for target in self.targets:
             plan_fits(target, self.question)
         if self.words is not None:
             for tags in self.tags:
                 plan_tag_fits(self.words, tags, self.question, self.tagging)
+
+    def check_texts(self, what: str) -> None:
+        """Raise SpecError for targets that have a tag for each word, where ``what`` is of whole texts only."""
+        for tags in self.tags:
+            message = f"{what} are of whole texts; this column has a tag for each word"
+            raise SpecError(f"--target {tags.target.name}", message)
 
     def evaluate(self, executor: Executor | None, listener: Listener) -> Iterator[Evaluation]:
         """Fit and score: the targets of texts together, then those of words."""
@@ -88,12 +115,52 @@ def check_run(targets: Sequence[str], options: ProbeOptions, jobs: int) -> None:
         raise SpecError(f"--seeds {options.seeds}", "at least 1")
     if jobs < 1:
         raise SpecError(f"--jobs {jobs}", "at least 1")
-    if len(set(targets)) < len(targets) or not all(targets):
-        raise SpecError("--target", "column names, comma-separated, none twice", ",".join(targets))
+    for option, names in (("--target", targets), ("--probe", options.probes), ("--pooling", options.poolings)):
+        if len(set(names)) < len(names) or not all(names):
+            raise SpecError(option, "names, comma-separated, none twice", ",".join(names))
+    if not targets:
+        raise SpecError("--target", "at least one column")
+    if options.drop_rare < 0:
+        raise SpecError(f"--drop-rare {options.drop_rare}", "at least 0")
+    if options.tagging.max_words < 1:
+        raise SpecError(f"--max-words {options.tagging.max_words}", "at least 1")
+    control_names(options.controls)
+    task_of(options.task, targets)
 
 
-def prepare(cache: Cache, targets: Sequence[str], options: ProbeOptions, *, random: Cache | None = None) -> Asked:
-    """The states, the targets and the question. Raises for every mistake in the options, ``targets`` and ``random``."""
+def task_of(asked: str | Mapping[str, str], targets: Sequence[str]) -> dict[str, str]:
+    """The task of each target: a kind for all that have none of their own, ``COL=kind`` for one.
+
+    >>> task_of("stars=regression,classification", ["label", "stars"])
+    {'label': 'classification', 'stars': 'regression'}
+
+    Raises SpecError for an unknown kind or column.
+    """
+    if isinstance(asked, str):
+        shown = asked
+        parts = [part.rpartition("=") for part in asked.split(",")]
+    else:
+        shown = ",".join(f"{name}={kind}" for name, kind in asked.items())
+        parts = [(name, "=", kind) for name, kind in asked.items()]
+    found: dict[str, str] = {}
+    for name, _, kind in parts:
+        if kind not in ("auto", *KINDS):
+            raise SpecError(f"--task {shown}", f"one of auto, {', '.join(KINDS)}, or COLUMN=TASK for one target", kind)
+        if name and name not in targets:
+            raise SpecError(f"--task {shown}", f"columns are those of --target: {', '.join(targets)}", name)
+        if name in found:
+            raise SpecError(f"--task {shown}", "a task once for each column", name or kind)
+        found[name] = kind
+    return {target: found.get(target, found.get("", "auto")) for target in targets}
+
+
+def prepare(
+    cache: Cache, targets: Sequence[str], options: ProbeOptions, *, name: str, random: Cache | None = None
+) -> Asked:
+    """The states, the targets and the question. Raises for every mistake in the options, ``targets`` and ``random``.
+
+    ``name``: of the cache, in the table.
+    """
     for pooling in options.poolings:
         if pooling not in cache.poolings:
             raise SpecError(f"--pooling {pooling}", f"the cache {cache.path.name} has {', '.join(cache.poolings)}")
@@ -122,53 +189,66 @@ def prepare(cache: Cache, targets: Sequence[str], options: ProbeOptions, *, rand
         seeds=tuple(range(options.seeds)),
         controls=control_names(options.controls),
         n_tokens=cache.n_tokens,
+        refit=options.refit,
     )
-    columns = [_column(cache, name, "--target") for name in targets]
-    of_words = [column.name for column in columns if has_tags(cache, column.name, options.task)]
+    tasks = task_of(options.task, targets)
+    columns = [_column(cache, target, "--target") for target in targets]
+    of_words = [column.name for column in columns if has_tags(cache, column.name, tasks[column.name])]
     _check_of_words(options, all_texts=not of_words, all_words=len(of_words) == len(columns))
+    read = [
+        read_target(column.values, column.name, ids=cache.ids, task=tasks[column.name], drop_rare=options.drop_rare)
+        for column in columns
+        if column.name not in of_words
+    ]
+    _check_use(options, read, layers)
     return Asked(
         sources=sources,
-        targets=[
-            read_target(column.values, column.name, ids=cache.ids, task=options.task)
-            for column in columns
-            if column.name not in of_words
-        ],
+        targets=read,
         question=question,
-        tags=[cache_tags(cache, name) for name in of_words],
+        tags=[cache_tags(cache, target) for target in of_words],
         words=word_source(cache, layers, options.subword) if of_words else None,
         tagging=options.tagging,
-        origin=origin_of(cache),
+        origin=origin_of(cache, name),
     )
 
 
 def _check_of_words(options: ProbeOptions, *, all_texts: bool, all_words: bool) -> None:
     """Raise SpecError for an option that would do nothing."""
-    if all_texts and (options.tagging.viterbi or options.subword != "mean"):
-        option = "--viterbi" if options.tagging.viterbi else f"--subword {options.subword}"
-        raise SpecError(option, "is for tags of words; the targets are of whole texts")
+    if all_texts:
+        of_words = {
+            "--viterbi": options.tagging.viterbi,
+            f"--subword {options.subword}": options.subword != "mean",
+            f"--max-words {options.tagging.max_words}": options.tagging.max_words != Tagging.max_words,
+        }
+        for option in (option for option, asked in of_words.items() if asked):
+            raise SpecError(option, "is for tags of words; the targets are of whole texts")
     if all_words and isinstance(options.controls, str):
         message = "is for targets of whole texts; tags of words always have their own control task"
         raise SpecError(f"--control {options.controls}", message)
 
 
-def prepare_texts(cache: Cache, targets: Sequence[str], options: ProbeOptions, what: str) -> Asked:
-    """The same for ``what`` is of whole texts only. Raises SpecError for tags of words."""
-    for name in targets:
-        if has_tags(cache, name, options.task):
-            raise SpecError(f"--target {name}", f"{what} are of whole texts; this column has a tag for each word")
-    return prepare(cache, targets, options)
+def _check_use(options: ProbeOptions, targets: Sequence[Target], layers: tuple[int, ...]) -> None:
+    """Raise SpecError for a control that was named, or for rare classes to leave out, where it applies to nothing."""
+    if options.drop_rare > 1 and all(target.task.kind == "regression" for target in targets):
+        raise SpecError(f"--drop-rare {options.drop_rare}", "is for classes and labels; no target has any")
+    named = control_names(options.controls) if isinstance(options.controls, str) else ()
+    probes = options.probes or ("logistic",)
+    if targets and "mdl" in named and not any(has_code(t, probe) for t in targets for probe in probes):
+        raise SpecError("--control mdl", "is of classes and the logistic probe; none is asked for")
+    if targets and "conditional" in named and not (0 in layers and len(layers) > 1):
+        raise SpecError("--control conditional", "needs layer 0 and others", f"layers {', '.join(map(str, layers))}")
 
 
 def _check_random(random: Cache, cache: Cache, layers: tuple[int, ...], poolings: tuple[str, ...]) -> None:
-    """Raise SpecError unless ``random`` holds the same texts, layers and poolings, of the same model's random form."""
+    """Raise SpecError unless ``random`` holds the same reading of the same texts by the same model's random form."""
     option = f"--random-cache {random.path.name}"
     if random.spec.get("random_seed") is None:
         raise SpecError(option, "must be extracted with --random-seed", "the model's own weights")
-    for name in ("model", "texts", "n_layers"):
-        if random.spec[name] != cache.spec[name]:
-            raise SpecError(
-                option, f"must have the {name} of {cache.path.name}: {cache.spec[name]}", str(random.spec[name])
-            )
+    of_spans = ("columns", "words") if cache.spec["pool_over"] == "span" else ()  # where the spans are, and in what
+    for name in dict.fromkeys([*cache.spec, *random.spec]):
+        mine, others = cache.spec.get(name), random.spec.get(name)
+        if mine != others and (name in of_spans or name not in MAY_DIFFER):
+            raise SpecError(option, f"must have the {name} of {cache.path.name}: {mine}", str(others))
     if not np.array_equal(random.ids, cache.ids):
         raise SpecError(option, f"must have the rows of {cache.path.name} in the same order")
     if not set(layers) <= set(random.layers) or not set(poolings) <= set(random.poolings):
@@ -206,12 +286,13 @@ def _column(cache: Cache, name: str, option: str) -> Column:
         raise SpecError(f"{option} {name}", error.allowed, error.got) from error
 
 
-def origin_of(cache: Cache) -> Origin:
-    """The cache's part of every row."""
+def origin_of(cache: Cache, name: str) -> Origin:
+    """The cache's part of every row; ``name``: what the table calls it."""
     return Origin(
         model=cache.model,
         revision=cache.revision,
         dataset=str(cache.provenance.get("dataset", "")),
         n_layers=int(cache.spec["n_layers"]),
         n_truncated=int(np.count_nonzero(cache.truncated)),
+        cache=name,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,31 @@ class Prediction:
 def save_probes(run: ProbeRun, folder: Path) -> list[Path]:
     """Save each curve's probe of the selected layer, ``MODEL-TARGET-POOLING-LAYER-PROBE.skops``, with a JSON card.
 
-    Raises SpecError if two would have one name.
+    Where a run has several caches of one model, the cache's name stands after the model's.
     """
-    paths = [folder / _file_name(chosen, spec) for chosen, spec in run.chosen]
-    for i, path in enumerate(paths):
-        if path in paths[:i]:
-            raise SpecError(str(path), "two caches of one model give probes of one name; save them in separate runs")
+    paths = [folder / name for name in _file_names(run)]
     folder.mkdir(parents=True, exist_ok=True)
     for path, (chosen, spec) in zip(paths, run.chosen, strict=True):
         save_probe(path, chosen.estimator, _card(chosen, spec, viterbi=bool(run.record["options"]["viterbi"])))
     return paths
 
 
-def _file_name(chosen: ChosenProbe, spec: Json) -> str:
-    name = f"{spec['model']}-{chosen.target}-{chosen.pooling}-{chosen.layer:03d}-{chosen.probe}"
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name) + SUFFIX
+def _file_names(run: ProbeRun) -> list[str]:
+    """One for each chosen probe, none twice, also where upper and lower case are the same."""
+    caches = {(spec["model"], chosen.row["cache"]) for chosen, spec in run.chosen}
+    names: list[str] = []
+    for chosen, spec in run.chosen:
+        several = sum(model == spec["model"] for model, _ in caches) > 1
+        parts = [spec["model"], *([chosen.row["cache"]] if several else []), chosen.target, chosen.pooling]
+        whole = "-".join([*map(str, parts), f"{chosen.layer:03d}", chosen.probe])
+        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in whole)
+        name, taken = plain, {other.lower() for other in names}
+        for k in count(2):
+            if name.lower() + SUFFIX not in taken:
+                break
+            name = f"{plain}-{k}"
+        names.append(name + SUFFIX)
+    return names
 
 
 def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
@@ -73,6 +84,8 @@ def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
         "layer": chosen.layer,
         "labels": [plain_value(label) for label in chosen.classes],
         "viterbi": viterbi,
+        "fitted_on": chosen.fitted_on,
+        "n_fitted": chosen.n_fitted,
         "cache": {name: spec[name] for name in MODEL_FIELDS} | _only_where_used(spec),
         "scores": {name: plain_value(value) for name, value in chosen.row.items()},
     }

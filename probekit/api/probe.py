@@ -14,11 +14,15 @@ from importlib.metadata import version
 import pandas as pd
 from joblib.externals.loky import ProcessPoolExecutor
 
-from probekit.api.asking import ProbeOptions, check_run, prepare
-from probekit.api.random_model import random_model_cache
+from probekit.api.asking import Asked, ProbeOptions, check_run, prepare
+from probekit.api.names import cache_names
+from probekit.api.random_model import random_model_job, run_random_model
+from probekit.api.shots import shot_table
+from probekit.api.transfer import transfer_domains, transfer_table
 from probekit.controls import control_names
 from probekit.errors import SpecError
 from probekit.evaluate.tagging import Tagging
+from probekit.evaluate.transfer import Domain, transfer_warnings
 from probekit.spec import ChosenProbe, Evaluation, Json, Listener, Silent
 from probekit.store import Cache, open_cache
 
@@ -32,7 +36,8 @@ class ProbeRun:
     """The layer table of one or more caches. ``record``: JSON with the provenance and how the rows were divided.
 
     ``chosen``: the probes of the selected layers, each with the spec of its cache. ``classes``: the selected layers by
-    class (precision, recall, F1 and support on the test rows), columns ``CLASS_COLUMNS``.
+    class (precision, recall, F1 and support on the test rows), columns ``CLASS_COLUMNS``. ``shots``, ``transfer``: the
+    tables of few-shot curves and of transfer, columns ``SHOT_COLUMNS`` and ``TRANSFER_COLUMNS``, where asked for.
     """
 
     table: pd.DataFrame
@@ -40,6 +45,8 @@ class ProbeRun:
     record: Json
     chosen: tuple[tuple[ChosenProbe, Json], ...]
     classes: pd.DataFrame
+    shots: pd.DataFrame | None = None
+    transfer: pd.DataFrame | None = None
 
 
 def probe_layers(
@@ -51,7 +58,8 @@ def probe_layers(
     pooling: str | None = None,
     split: str | float | None = None,
     group: str | None = None,
-    task: str = "auto",
+    task: str | Mapping[str, str] = "auto",
+    drop_rare: int = 0,
     seeds: int = 1,
     controls: bool | str = False,
     random_cache: Cache | str | os.PathLike[str] | None = None,
@@ -66,10 +74,12 @@ def probe_layers(
     ``target``: label columns, comma-separated. ``probe``: names, comma-separated; by default logistic for classes and
     ridge for numbers. ``split``: the column that says train, dev or test, or the fraction of rows for the test; by
     default the column ``split`` if there is one, else 0.2, stratified. ``group``: a column; no group is on both sides.
-    ``task``: "auto", "classification" or "regression". ``seeds``: how many random splits. ``controls``: True for all,
-    or names, comma-separated, of "shuffled", "length", "conditional", "mdl" and "random". ``random_cache``: the same
-    texts read by the same model with random weights, to be probed alike; without it the control "random" makes one
-    beside the cache, for which ``model`` says where a local model is. ``jobs``: processes.
+    ``task``: "auto", "classification", "regression" or "multilabel", or one for each target, as ``{"stars":
+    "regression"}``. Rows without a label are left out. ``drop_rare``: leave out classes with fewer rows, too.
+    ``seeds``: how many random splits. ``controls``: True for all, or names, comma-separated, of "shuffled", "length",
+    "conditional", "mdl" and "random". ``random_cache``: the same texts read by the same model with random weights, to
+    be probed alike; without it the control "random" makes one beside the cache, for which ``model`` says where a local
+    model is. ``jobs``: processes.
 
     Where the data came as words, a column of lists is a tag for each word (named entities, parts of speech), and the
     cache must have token states. ``subword``: "mean", "first" or "last" of a word's tokens. ``viterbi``: decode whole
@@ -94,6 +104,8 @@ def probe_layers(
             controls=controls,
             subword=subword,
             tagging=Tagging(viterbi, max_words),
+            drop_rare=drop_rare,
+            refit=False,  # a table has no probes in it
         ),
         random_cache=random_cache,
         models=() if model is None else (model,),
@@ -114,7 +126,11 @@ def run_probes(
     jobs: int = 1,
     listener: Listener | None = None,
 ) -> ProbeRun:
-    """``probe_layers`` for several caches, giving the warnings and the record as well as the table."""
+    """``probe_layers`` for several caches, with all that is asked for beside the table.
+
+    The names of the caches are in the tables' columns ``cache``, ``trained_on`` and ``tested_on``. All mistakes are
+    found before the work begins.
+    """
     if random_cache is not None and len(caches) > 1:
         raise SpecError("--random-cache", "is of one cache; probe each of several by itself", f"{len(caches)} caches")
     check_run(targets, options, jobs)
@@ -122,27 +138,78 @@ def run_probes(
     listener = listener or Silent()
     with ExitStack() as closing:
         opened = closing.enter_context(opened_caches(caches))
+        others = closing.enter_context(opened_caches(options.transfer))
         random = closing.enter_context(opened_caches([] if random_cache is None else [random_cache]))
-        # All mistakes are found before the work begins.
-        asked = [prepare(cache, targets, options, random=random[0] if random else None) for cache in opened]
+        names = cache_names([*opened, *others])
+        given = random[0] if random else None
+        asked = [
+            prepare(cache, targets, options, name=name, random=given)
+            for cache, name in zip(opened, names, strict=False)
+        ]
+        if random and not any(one.targets for one in asked):
+            raise SpecError("--random-cache", "is for targets of whole texts; all have a tag for each word")
         for one in asked:
-            one.check()
+            one.check(options.shots)
+        domains = _domains([*opened, *others], asked, targets, options, names=names) if others else []
         if not random and "random" in control_names(options.controls) and any(one.targets for one in asked):
-            made = [random_model_cache(cache, models=models, threads=jobs, listener=listener) for cache in opened]
-            random = [closing.enter_context(cache) for cache in made]
-            asked = [prepare(cache, targets, options, random=r) for cache, r in zip(opened, random, strict=True)]
+            work = [random_model_job(cache, models) for cache in opened]
+            made = zip(opened, work, strict=True)
+            random = [
+                closing.enter_context(run_random_model(cache, job, threads=jobs, listener=listener))
+                for cache, job in made
+            ]
+            asked = [
+                prepare(cache, targets, options, name=name, random=r)
+                for cache, name, r in zip(opened, names, random, strict=False)
+            ]
         with workers(jobs) as executor:
+            shots = transfer = None
+            if options.shots is not None:
+                shots = shot_table(asked, options.shots, executor=executor, listener=listener)
+            if domains:
+                transfer = transfer_table(domains, model=opened[0].model, executor=executor, listener=listener)
             done = [
                 (cache, evaluation)
                 for cache, one in zip(opened, asked, strict=True)
                 for evaluation in one.evaluate(executor, listener)
             ]
         table = pd.concat([evaluation.table for _, evaluation in done], ignore_index=True)
-        found = tuple(dict.fromkeys(text for _, evaluation in done for text in evaluation.warnings))
+        found = _warnings(done, domains, transfer)
         chosen = tuple((probe, cache.spec) for cache, evaluation in done for probe in evaluation.chosen)
         classes = pd.concat([evaluation.classes for _, evaluation in done], ignore_index=True)
         record = _record(done, options, random=dict(zip(opened, random, strict=False)), started=started)
-        return ProbeRun(table, found, record, chosen, classes)
+        return ProbeRun(table, found, record, chosen, classes, shots, transfer)
+
+
+def _domains(
+    caches: Sequence[Cache],
+    asked: Sequence[Asked],
+    targets: Sequence[str],
+    options: ProbeOptions,
+    *,
+    names: Sequence[str],
+) -> list[list[Domain]]:
+    """What is to be fitted on and tested on: the caches that are probed, which are the first, and the others."""
+    more = [
+        prepare(cache, targets, options, name=name)
+        for cache, name in zip(caches[len(asked) :], names[len(asked) :], strict=True)
+    ]
+    return transfer_domains(caches, [*asked, *more])
+
+
+def _warnings(
+    done: Sequence[tuple[Cache, Evaluation]], domains: Sequence[Sequence[Domain]], transfer: pd.DataFrame | None
+) -> tuple[str, ...]:
+    """All warnings once; where there are several caches, with the name of the one that each is of."""
+    caches = {evaluation.details["cache"] for _, evaluation in done}
+    found = [
+        f"{evaluation.details['cache']}: {text}" if len(caches) > 1 else text
+        for _, evaluation in done
+        for text in evaluation.warnings
+    ]
+    more = [domain for of_table in domains for domain in of_table if domain.name not in caches]
+    found += [f"{domain.name}: {text}" for domain in more for text in domain.target.notes]
+    return tuple(dict.fromkeys([*found, *(() if transfer is None else transfer_warnings(transfer))]))
 
 
 @contextmanager
@@ -179,12 +246,14 @@ def _record(
             "poolings": list(options.poolings),
             "split": options.split,
             "group": options.group,
-            "task": options.task,
+            "task": options.task if isinstance(options.task, str) else dict(options.task),
             "seeds": options.seeds,
             "controls": list(control_names(options.controls)),
             "subword": options.subword,
             "viterbi": options.tagging.viterbi,
             "max_words": options.tagging.max_words,
+            "drop_rare": options.drop_rare,
+            "refit": options.refit,
         },
         "caches": [
             {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 
 from probekit.api.extract import run_job
-from probekit.api.request import RENDERED, Handling, Job, Request, known_fields
+from probekit.api.request import RENDERED, Handling, Job, Request, found_cache, known_fields
 from probekit.api.same_model import same_model
-from probekit.errors import ModelError, SpecError
+from probekit.errors import ModelError, SpecError, StaleCacheError
 from probekit.models.source import ModelSource
 from probekit.spec import Examples, Json, Listener
 from probekit.store import Cache
@@ -23,10 +24,8 @@ def random_path(cache: Path) -> Path:
     return cache.with_name(f"{cache.stem}.random{cache.suffix}")
 
 
-def random_model_cache(
-    cache: Cache, *, models: Sequence[str | os.PathLike[str]], threads: int, listener: Listener
-) -> Cache:
-    """Extract what ``cache`` holds once more, with weights drawn anew (seed 0), or open what was made before.
+def random_model_job(cache: Cache, models: Sequence[str | os.PathLike[str]]) -> Job:
+    """What ``cache`` holds, to be extracted once more with weights drawn anew (seed 0): all checked, nothing done.
 
     ``models``: where the model is among others, if not on the hub; only its config and tokenizer matter, but it must be
     the same.
@@ -44,19 +43,44 @@ def random_model_cache(
         texts=cache.texts,
         ids=cache.ids,
         columns={name: cache.column(name) for name in cache.columns},
+        words=cache.words,
     )
-    of_spec = {"last_layer": spec["last_layer"]} if "last_layer" in spec else {}
-    request = Request(
-        layers=",".join(map(str, cache.layers)),
-        pooling=cache.poolings,
-        random_seed=SEED,
-        **{name: spec[name] for name in SHARED},
-        **of_spec,
-    )
-    listener.note(f"{random_path(cache.path).name}: the same texts read by {source.name} with random weights")
+    if cache.words is not None:
+        examples = replace(examples, text_column=spec["words"])
+    request = _same_request(cache)
     rendered = {name: spec[name] for name in RENDERED if name in spec}
     job = Job(source, examples, request, known_fields(request, source, examples) | rendered)
+    path = random_path(cache.path)
+    try:
+        found = found_cache(path, job.known, request)
+    except StaleCacheError as error:
+        message = f"{error.allowed.split(';')[0]}; move that file away, or name another by --random-cache"
+        raise StaleCacheError(f"--control random, {error.source}", message) from error
+    if isinstance(found, Cache):
+        found.close()
+    return job
+
+
+def run_random_model(cache: Cache, job: Job, *, threads: int, listener: Listener) -> Cache:
+    """Extract what ``random_model_job`` says, or open what was made before."""
+    listener.note(f"{random_path(cache.path).name}: the same texts read by {job.source.name} with random weights")
     return run_job(job, random_path(cache.path), handling=Handling(threads=threads), listener=listener)
+
+
+def _same_request(cache: Cache) -> Request:
+    """The request that reads as ``cache`` was read: all that its spec says, whatever fields there are."""
+    spec = cache.spec
+    shared = {field.name: spec[field.name] for field in fields(Request) if field.name in spec}
+    whole = shared | {
+        "layers": ",".join(map(str, cache.layers)),
+        "pooling": cache.poolings,
+        "random_seed": SEED,
+        "store_text": True,
+        # States of tokens are of no use here, but a text is only read in pieces where they are kept.
+        "tokens": spec.get("stride") is not None,
+        "token_dtype": spec["tokens"] or Request.token_dtype,
+    }
+    return Request(**whole)
 
 
 def _find(spec: Json, models: Sequence[str | os.PathLike[str]]) -> ModelSource:
@@ -65,10 +89,3 @@ def _find(spec: Json, models: Sequence[str | os.PathLike[str]]) -> ModelSource:
         with suppress(ModelError):
             return same_model(spec, model)
     return same_model(spec, models[-1] if models else None)
-
-
-SHARED = (
-    *("max_length", "device", "dtype", "store_dtype", "batch_tokens"),
-    *("prompt", "chat_template", "pool_over", "side", "site", "quantize"),
-)
-"""What of the cache's spec is a field of the request by the same name."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from probekit.errors import SpecError
 from probekit.evaluate.tagging import Tags, WordSource, read_tags
-from probekit.splits import parse_lists
+from probekit.splits import is_missing, parse_lists
 from probekit.store import Cache, WordStates, word_matrix
 
 
@@ -27,7 +28,7 @@ class WordReader:
 
 def has_tags(cache: Cache, column: str, task: str) -> bool:
     """Whether a column holds a tag for each word: lists, where the data came as words (and no other task is asked)."""
-    return cache.words is not None and task == "auto" and parse_lists(cache.column(column)) is not None
+    return cache.words is not None and task == "auto" and _tag_lists(cache, column) is not None
 
 
 def word_source(cache: Cache, layers: tuple[int, ...], subword: str) -> WordSource:
@@ -46,5 +47,15 @@ def word_source(cache: Cache, layers: tuple[int, ...], subword: str) -> WordSour
 
 def cache_tags(cache: Cache, column: str) -> Tags:
     """The tags in a column of ``cache`` for which ``has_tags`` holds."""
-    lists = parse_lists(cache.column(column)) or []
-    return read_tags(lists, column, words=cache.words or [], ids=cache.ids)
+    return read_tags(_tag_lists(cache, column) or [], column, words=cache.words or [], ids=cache.ids)
+
+
+def _tag_lists(cache: Cache, column: str) -> list[list[Any] | None] | None:
+    """The lists in a column, None for a sentence without one; None if there are none, or other things than lists."""
+    cells = cache.column(column)
+    there = ~is_missing(cells)
+    given = parse_lists(cells[there])
+    if given is None:
+        return None
+    of_rows = iter(given)
+    return [next(of_rows) if has else None for has in there.tolist()]

@@ -24,7 +24,15 @@ def probe(
         str | None, typer.Option("--probe", help="Probes, with commas. [default: classes logistic, numbers ridge]")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="Poolings, with commas. [default: all in the cache]")] = None,
-    task: Annotated[str, typer.Option(help="auto, classification, regression or multilabel.")] = "auto",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="auto, classification, regression or multilabel; COL=TASK for one of the targets, with commas."
+        ),
+    ] = "auto",
+    drop_rare: Annotated[
+        int, typer.Option(min=0, help="Leave out classes with fewer rows than this, and their rows.")
+    ] = 0,
     split: Annotated[
         str | None,
         typer.Option(help="Column with train, dev, test; or the test fraction. [default: column 'split', else 0.2]"),
@@ -69,6 +77,9 @@ def probe(
     save_probes: Annotated[
         Path | None, typer.Option(help="Folder to save the selected layers' probes in, for probekit predict.")
     ] = None,
+    no_refit: Annotated[
+        bool, typer.Option("--no-refit", help="Save the probes as they were scored, fitted on training rows alone.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
@@ -80,8 +91,6 @@ def probe(
 
     from probekit.api.asking import ProbeOptions
     from probekit.api.probe import run_probes
-    from probekit.api.shots import run_shots
-    from probekit.api.transfer import run_transfer
     from probekit.cli.progress import Bars
     from probekit.evaluate.tagging import Tagging
     from probekit.report import json_path, side_path
@@ -104,25 +113,23 @@ def probe(
         controls=control or controls,
         subword=subword,
         tagging=Tagging(viterbi, max_words),
+        drop_rare=drop_rare,
+        refit=save_probes is not None and not no_refit,
+        shots=few,
+        transfer=tuple(transfer or ()),
     )
-    targets = target.split(",")
-    side: dict[str, pd.DataFrame] = {}
     with Bars() as bars:
-        if few is not None:
-            side["shots"] = run_shots(caches, targets, options=options, shots=few, jobs=jobs, listener=bars)
-        if transfer:
-            side["transfer"] = run_transfer([*caches, *transfer], targets, options=options, jobs=jobs, listener=bars)
         run = run_probes(
             caches,
-            targets,
+            target.split(","),
             options=options,
             random_cache=random_cache,
             models=model or (),
             jobs=jobs,
             listener=bars,
         )
-        if per_class:
-            side["classes"] = run.classes
+    tables = {"shots": run.shots, "transfer": run.transfer, "classes": run.classes if per_class else None}
+    side = {name: table for name, table in tables.items() if table is not None}
     show_run(run, as_json=as_json, side=side)
     save_run(run, out=out, plot=plot, folder=save_probes, side=side)
 

@@ -6,7 +6,7 @@ from probekit.evaluate.health import feature_health
 from probekit.evaluate.layer import label_probability
 from probekit.evaluate.question import Question, StateSource
 from probekit.evaluate.run import evaluate, plan_fits
-from probekit.evaluate.shots import MTEB, Shots, few_shots
+from probekit.evaluate.shots import MTEB, Shots, few_shots, plan_shots
 from probekit.evaluate.table import Origin
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "few_shots",
     "label_probability",
     "plan_fits",
+    "plan_shots",
 ]

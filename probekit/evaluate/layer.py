@@ -140,11 +140,16 @@ def as_floats(states: NDArray[Any]) -> NDArray[Any]:
 def _fit(X: NDArray[Any], fit: Fit) -> Outcome:
     fitted = fit_on(X, fit)
     outcome = _score(fitted, X, fit)
-    if "mdl" in fit.controls and fit.probe == "logistic":
+    if "mdl" in fit.controls and has_code(fit.target, fit.probe):
         train = fit.split.train
         bits = probe_code_bits(fitted, X[train], fit.target.codes[train], len(fit.target.classes))
         return replace(outcome, mdl_bits=bits)
     return outcome
+
+
+def has_code(target: Target, probe: str) -> bool:
+    """Whether the control "mdl" applies: it is of the logistic probe and of labels of which each row has one."""
+    return probe == "logistic" and target.is_classes
 
 
 def fit_on(X: NDArray[Any], fit: Fit) -> FittedProbe:

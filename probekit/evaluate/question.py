@@ -32,7 +32,7 @@ class Question:
     ``ids``: (n,) unique row names; ``texts``: n strings for the text baseline, or None. ``probes``: names, or empty for
     logistic or ridge by task. ``groups``, ``split``: columns of the input. ``fraction``: of the rows for the test part
     (and of the rest for validation) where the input has no split. ``controls``: names in ``CONTROLS``. ``n_tokens``:
-    (n,), for the control "length".
+    (n,), for the control "length". ``refit``: fit the probes of the selected layers once more, on train and validation.
     """
 
     ids: NDArray[Any]
@@ -44,6 +44,7 @@ class Question:
     seeds: tuple[int, ...] = (0,)
     controls: tuple[str, ...] = ()
     n_tokens: NDArray[Any] | None = None
+    refit: bool = True
 
 
 def splits_for(target: Target, question: Question) -> list[Split]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from probekit.controls import shuffled_labels, word_counts
 from probekit.errors import SpecError
 from probekit.evaluate.baselines import LengthTask, TextTask, length_score, text_score, trivial_score
+from probekit.evaluate.keep import KeepTask, keep_probes
 from probekit.evaluate.layer import METRIC, Fit, LayerOutcomes, LayerTask, Outcome, fit_layer
 from probekit.evaluate.per_class import class_rows
 from probekit.evaluate.question import Question, StateSource, splits_for
@@ -65,7 +66,23 @@ def evaluate(
         start = sum(len(earlier.layers) for earlier in sources[:s])
         of_source = layers[start : start + len(source.layers)]
         curves += _curves(source, of_source, fits, text_of=text_of, length_of=length_of)
-    return build_table(curves, origin=origin, group=question.groups, details=split_details(targets, question, fits))
+    return finish(curves, targets, question, origin=origin, executor=executor, listener=listener)
+
+
+def finish(
+    curves: Sequence[Curve],
+    targets: Sequence[Target],
+    question: Question,
+    *,
+    origin: Origin,
+    executor: Executor | None,
+    listener: Listener,
+) -> Evaluation:
+    """The table of all curves, and the probes that are kept."""
+    details = {"cache": origin.cache, **split_details(targets, question, [f for curve in curves for f in curve.fits])}
+    tasks = [curve.keep(curve.best) for curve in curves]
+    kept = keep_probes(tasks, executor=executor, listener=listener) if question.refit else [None] * len(curves)
+    return build_table(curves, origin=origin, group=question.groups, details=details, kept=kept)
 
 
 def _layer_task(source: StateSource, layer: int, fits: tuple[Fit, ...]) -> LayerTask:
@@ -135,12 +152,17 @@ def _curves(
                 controls=tuple(tuple(layer.outcomes[i] for i in control) for layer in layers),
                 terms=tuple(_terms(fits[i], [layer.outcomes[i] for layer in layers]) for i in real),
                 classes=partial(_class_rows, [fits[i] for i in real], [[x.outcomes[i] for i in real] for x in layers]),
+                keep=partial(_keep_task, source, fits[real[0]], [layer.outcomes[real[0]] for layer in layers]),
                 baseline=tuple(trivial_score(fits[i]) for i in real),
                 text_baseline=tuple(text_of.get((target, fits[i].split.seed), float("nan")) for i in real),
                 length_baseline=tuple(length_of.get(i, float("nan")) for i in real),
             )
         )
     return curves
+
+
+def _keep_task(source: StateSource, fit: Fit, by_layer: Sequence[Outcome], k: int) -> KeepTask:
+    return KeepTask(partial(source.read, source.layers[k]), fit, by_layer[k].estimator)
 
 
 def _terms(fit: Fit, by_layer: Sequence[Outcome]) -> NDArray[np.float64]:
@@ -163,7 +185,15 @@ def split_details(targets: Sequence[Target], question: Question, fits: Sequence[
     splits = {(fit.target.name, fit.split.seed): fit.split for fit in fits}
     return {
         "targets": {
-            target.name: {"task": target.task.kind, "how": target.task.how, "classes": [str(c) for c in target.classes]}
+            target.name: {
+                "task": target.task.kind,
+                "how": target.task.how,
+                "otherwise": target.task.otherwise,
+                "classes": [str(c) for c in target.classes],
+                "n_rows": len(target),
+                "n_missing": target.n_missing,
+                "n_rare": target.n_rare,
+            }
             for target in targets
         },
         "splits": [

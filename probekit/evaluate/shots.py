@@ -23,18 +23,21 @@ from probekit.evaluate.question import Question, StateSource, splits_for
 from probekit.evaluate.table import Origin
 from probekit.evaluate.work import Counter, run_tasks
 from probekit.metrics import SCORES
-from probekit.probes.grid_search import quiet_fit
+from probekit.probes import FittedProbe, Folds
+from probekit.probes.grid_search import fit_once
+from probekit.probes.multilabel import fit_columns
 from probekit.spec import SHOT_COLUMNS, Listener, Silent
-from probekit.splits import Split, Target, read_parts
+from probekit.splits import Split, Target, own_parts
 
 MTEB_SEED = 42
 
 
 @dataclass(frozen=True)
 class Shots:
-    """How many rows to learn from: each of ``shots`` (of every class; in all, for numbers), ``draws`` times.
+    """How many rows to learn from: each of ``shots``, ``draws`` times.
 
-    ``protocol``: "probekit" or "mteb", a key of ``PROTOCOLS``.
+    Of every class; in all, for numbers; with each label, where rows have several. ``protocol``: "probekit" or "mteb", a
+    key of ``PROTOCOLS``.
     """
 
     shots: tuple[int, ...]
@@ -77,14 +80,10 @@ def few_shots(
     """Mean, standard deviation and 2.5 to 97.5% of the test score over draws, columns ``SHOT_COLUMNS``.
 
     One row per target x pooling x layer x number of shots. Draws are nested: those of 4 shots are among those of 8. The
-    draws of all splits stand together.
-
-    Raises SpecError for impossible shots, or mteb's protocol on numbers; InputError for a class with too few rows.
+    draws of all splits stand together. Raises as ``plan_shots``.
     """
-    if not shots.shots or min(shots.shots) < 1 or shots.draws < 1:
-        raise SpecError("--shots, --draws", "numbers from 1")
     listener = listener or Silent()
-    fits = tuple(fit for target in targets for fit in PROTOCOLS[shots.protocol](target, question, shots))
+    fits = plan_shots(targets, question, shots)
     places = [(source, layer) for source in sources for layer in source.layers]
     tasks = [ShotTask(partial(source.read, layer), fits) for source, layer in places]
     listener.stage("few shots", total=len(tasks), unit="layers")
@@ -102,10 +101,22 @@ def few_shots(
                 "protocol": shots.protocol,
                 "probe": fits[of_target[0]].probe,
                 "metric": METRIC[target.task.kind],
+                "cache": origin.cache,
             }
             drawn = np.concatenate([scores[i] for i in of_target], axis=1)
             rows += [curve | row for row in _summaries(shots.shots, drawn)]
     return pd.DataFrame(rows, columns=list(SHOT_COLUMNS))
+
+
+def plan_shots(targets: Sequence[Target], question: Question, shots: Shots) -> tuple[ShotFit, ...]:
+    """All that is to be drawn, by target and split.
+
+    Raises SpecError for impossible shots, or mteb's protocol on other things than classes; InputError for a class or
+    label with too few rows.
+    """
+    if not shots.shots or min(shots.shots) < 1 or shots.draws < 1:
+        raise SpecError("--shots, --draws", "numbers from 1")
+    return tuple(fit for target in targets for fit in PROTOCOLS[shots.protocol](target, question, shots))
 
 
 def shot_scores(task: ShotTask) -> list[NDArray[np.float64]]:
@@ -119,10 +130,15 @@ def shot_scores(task: ShotTask) -> list[NDArray[np.float64]]:
 
 
 def _one_score(X: NDArray[Any], fit: ShotFit, rows: NDArray[np.int64]) -> float:
-    estimator = UNFITTED[fit.probe](X.shape[1])
-    quiet_fit(estimator, X[rows], fit.target.y[rows])
-    predicted = predict(estimator, X[fit.test], fit.target)
+    y, of_one = fit.target.y[rows], partial(_fit_fixed, fit.probe)
+    fitted = (fit_columns(of_one, X[rows], y, folds=(), seed=0) if y.ndim == 2 else of_one(X[rows], y)).estimator
+    predicted = predict(fitted, X[fit.test], fit.target)
     return SCORES[METRIC[fit.target.task.kind]](fit.target.truth[fit.test], predicted)
+
+
+def _fit_fixed(probe: str, X: NDArray[Any], y: NDArray[Any], *, folds: Folds = (), seed: int = 0) -> FittedProbe:  # noqa: ARG001
+    """As every kind of probe is fitted, but that there is nothing to choose."""
+    return fit_once(UNFITTED[probe](X.shape[1]), X, y)
 
 
 UNFITTED: dict[str, Callable[[int], BaseEstimator]] = {
@@ -148,16 +164,27 @@ def _nested_draws(target: Target, question: Question, shots: Shots) -> list[Shot
         _check_enough(target, split, max(shots.shots))
         orders = [np.random.default_rng([split.seed, draw]).permutation(split.train) for draw in range(shots.draws)]
         samples = tuple(tuple(_first(order, target, k) for order in orders) for k in shots.shots)
-        fits.append(ShotFit(target, "logistic" if target.is_classes else "ridge", samples, split.test))
+        fits.append(ShotFit(target, "logistic" if len(target.classes) else "ridge", samples, split.test))
     return fits
 
 
 def _check_enough(target: Target, split: Split, k: int) -> None:
-    counts = np.bincount(target.codes[split.train]) if target.is_classes else np.array([len(split.train)])
+    counts = np.array([np.count_nonzero(members) for members in _members(target, split.train)])
     few = np.flatnonzero((counts < k) & (counts > 0))
     if len(few):
-        what = f"class {target.classes[few[0]]!s}" if target.is_classes else f"column {target.name!r}"
+        what = f"column {target.name!r}"
+        if len(target.classes):
+            what = f"{'class' if target.is_classes else 'label'} {target.classes[few[0]]!s}"
         raise InputError(f"--shots {k}", f"{what} has {counts[few[0]]} training rows")
+
+
+def _members(target: Target, rows: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+    """Of what so many rows are drawn: (n_rows,) who has a class or label, for each; all of them, for numbers."""
+    if not len(target.classes):
+        return [np.ones(len(rows), dtype=np.bool_)]
+    if target.is_classes:
+        return [target.codes[rows] == code for code in range(len(target.classes))]
+    return [column == 1 for column in target.y[rows].T]
 
 
 def _mteb_draws(target: Target, question: Question, shots: Shots) -> list[ShotFit]:
@@ -166,10 +193,10 @@ def _mteb_draws(target: Target, question: Question, shots: Shots) -> list[ShotFi
     The rows to draw from are all that neither test nor are the input's own validation rows, in the order of the input.
     """
     if not target.is_classes:
-        raise SpecError("--protocol mteb", f"is for classes; column {target.name!r} holds numbers")
+        holds = "several labels per text" if len(target.classes) else "numbers"
+        raise SpecError("--protocol mteb", f"is for classes; column {target.name!r} holds {holds}")
     split = splits_for(target, question)[0]
-    column = question.split
-    own_validation = column is not None and len(read_parts(column.values, column.name)["val"]) > 0
+    own_validation = len(own_parts(target, question.split)["val"]) > 0
     order = np.sort(split.train if own_validation else np.concatenate([split.train, split.val]))
     drawn = []
     for _ in range(shots.draws):
@@ -179,15 +206,14 @@ def _mteb_draws(target: Target, question: Question, shots: Shots) -> list[ShotFi
 
 
 def _first(order: NDArray[np.int64], target: Target, k: int) -> NDArray[np.int64]:
-    """The first k rows of each class (or the first k) in ``order``, keeping it."""
-    if not target.is_classes:
-        return order[:k]
-    codes = target.codes[order]
-    place = np.zeros(len(order), dtype=np.int64)  # how many of its class stand before a row
-    for code in np.unique(codes):
-        of_class = np.flatnonzero(codes == code)
-        place[of_class] = np.arange(len(of_class))
-    return order[place < k]
+    """The first k rows of each class (or the first k) in ``order``, keeping it.
+
+    Where rows have several labels: the first k that have each label, so that some labels may occur more often.
+    """
+    drawn = np.zeros(len(order), dtype=np.bool_)
+    for members in _members(target, order):
+        drawn[np.flatnonzero(members)[:k]] = True
+    return order[drawn]
 
 
 PROTOCOLS: dict[str, Callable[[Target, Question, Shots], list[ShotFit]]] = {

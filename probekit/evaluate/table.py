@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from probekit.evaluate.keep import Kept
 from probekit.evaluate.layer import METRIC, Fit, Outcome
 from probekit.metrics import (
     METRIC_NAMES,
@@ -32,13 +33,14 @@ TIE = 1e-12  # validation scores nearer than this are equal: the shallower layer
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the states come from; copied into every row of the table."""
+    """Where the states come from; copied into every row of the table. ``cache``: its name, none like it in a table."""
 
     model: str
     revision: str
     dataset: str
     n_layers: int
     n_truncated: int
+    cache: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Curve:
 
     ``terms[seed]``: (n_test, n_layers, n_terms) what each test row (of token tasks: sentence) adds to the sums that
     ``SCORES[metric].value`` is made of. ``classes``: the rows of the table by class for the layer at a position.
-    ``fits``, ``baseline``, ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``,
-    ``pair_cosine``: one per layer.
+    ``keep``: the unit of work that refits the first seed's probe of the layer at a position. ``fits``, ``baseline``,
+    ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``, ``pair_cosine``: one per layer.
     """
 
     pooling: str
@@ -61,6 +63,7 @@ class Curve:
     controls: tuple[tuple[Outcome, ...], ...]
     terms: tuple[NDArray[np.float64], ...]
     classes: Callable[[int], list[Json]]
+    keep: Callable[[int], Callable[[], Kept]]
     baseline: tuple[float, ...]
     text_baseline: tuple[float, ...]
     length_baseline: tuple[float, ...]
@@ -70,19 +73,41 @@ class Curve:
         """The score's name."""
         return METRIC[self.fits[0].target.task.kind]
 
+    @property
+    def val_scores(self) -> list[list[float]]:
+        """``[layer][seed]``."""
+        return [[outcome.val_score for outcome in seeds] for seeds in self.outcomes]
 
-def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, details: Json) -> Evaluation:
-    """Rows of all curves, the warnings, and the details with the scores by seed added."""
+    @property
+    def best(self) -> int:
+        """The position of the layer that is best on validation."""
+        return best_layer(self.val_scores)
+
+
+def build_table(
+    curves: Sequence[Curve],
+    *,
+    origin: Origin,
+    group: Column | None,
+    details: Json,
+    kept: Sequence[Kept | None],
+) -> Evaluation:
+    """Rows of all curves, the warnings, and the details with the scores by seed added.
+
+    ``kept``: for each curve its refitted probe, or None where the one that was scored is kept.
+    """
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
     choices, chosen, classes = [], [], []
-    for curve in curves:
-        best = best_layer([[outcome.val_score for outcome in seeds] for seeds in curve.outcomes])
+    for curve, again in zip(curves, kept, strict=True):
+        best = curve.best
         of_curve = _rows(curve, best, origin, group)
         rows += of_curve
-        warnings += _warnings(curve, best, group)
+        warnings += [*curve.fits[0].target.notes, *_warnings(curve, best, group)]
+        if again is not None and not again.converged:
+            warnings.append(f"{curve_name(curve)}: the fit on train and validation rows did not converge")
         choices.append(_choice(curve, best))
-        chosen.append(_chosen_probe(curve, best, of_curve[best]))
+        chosen.append(_chosen_probe(curve, best, of_curve[best], again))
         of_best = {name: of_curve[best][name] for name in CLASS_COLUMNS if name in of_curve[best]}
         classes += [{**of_best, **of_class} for of_class in curve.classes(best)]
     table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
@@ -95,7 +120,12 @@ def build_table(curves: list[Curve], *, origin: Origin, group: Column | None, de
     )
 
 
-def best_layer(val_scores: Sequence[Sequence[float]]) -> int:
+def curve_name(curve: Curve) -> str:
+    """Which curve it is, for a warning."""
+    return f"{curve.fits[0].target.name}, {curve.pooling}, {curve.fits[0].probe}"
+
+
+def best_layer(val_scores: Sequence[Sequence[float]] | NDArray[np.float64]) -> int:
     """Position of the layer with the best mean of ``val_scores[layer][seed]``; of equal ones the shallowest."""
     means = np.array([np.mean(seeds) for seeds in val_scores])
     return int(np.flatnonzero(means >= np.nanmax(means) - TIE)[0])
@@ -171,6 +201,7 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
             "compression": _compression(curve, k),
             "random_model": _mean([outcome.random_model for outcome in seeds]),
             "p_vs_best": np.nan if k == best else compared[k].p_value,
+            "cache": origin.cache,
         }
         row |= {name: _mean([outcome.metrics[name] for outcome in seeds]) for name in METRIC_NAMES[target.task.kind]}
         rows.append(row)
@@ -196,36 +227,51 @@ def _mean_groups(group: Column, fits: tuple[Fit, ...]) -> int:
 
 
 def _choice(curve: Curve, best: int) -> Json:
-    """Which layer each seed alone would have chosen, and its test scores: how firm the choice is."""
-    val = np.array([[outcome.val_score for outcome in seeds] for seeds in curve.outcomes])
+    """Which layer each seed alone would have chosen, which are as good on validation, and all scores by seed.
+
+    Scores are by layer (as text, for JSON) and then by seed; one that is not defined is None.
+    """
+    val = np.array(curve.val_scores)
+    means = val.mean(axis=1)
+    tied = [k for k in np.flatnonzero(means >= means[best] - TIE).tolist() if k != best]
+    test = [[outcome.metrics[curve.metric] for outcome in seeds] for seeds in curve.outcomes]
     return {
         "target": curve.fits[0].target.name,
         "pooling": curve.pooling,
         "probe": curve.fits[0].probe,
         "layer": curve.layers[best],
-        "layer_by_seed": [curve.layers[int(k)] for k in np.argmax(val, axis=0)],
-        "test_scores_by_seed": [outcome.metrics[curve.metric] for outcome in curve.outcomes[best]],
+        "tied_layers": [curve.layers[k] for k in tied],
+        "layer_by_seed": [curve.layers[best_layer(seed[:, None])] for seed in val.T],
+        "test_scores_by_seed": _plain(test[best]),
+        "val_scores": {str(layer): _plain(seeds) for layer, seeds in zip(curve.layers, val.tolist(), strict=True)},
+        "test_scores": {str(layer): _plain(seeds) for layer, seeds in zip(curve.layers, test, strict=True)},
     }
 
 
-def _chosen_probe(curve: Curve, best: int, row: Json) -> ChosenProbe:
+def _plain(scores: Sequence[float]) -> list[float | None]:
+    return [float(score) if np.isfinite(score) else None for score in scores]
+
+
+def _chosen_probe(curve: Curve, best: int, row: Json, kept: Kept | None) -> ChosenProbe:
     fit, outcome = curve.fits[0], curve.outcomes[best][0]
+    found = kept or Kept(outcome.estimator, outcome.predicted, len(fit.split.train), outcome.converged)
     return ChosenProbe(
         target=fit.target.name,
         task=fit.target.task.kind,
         pooling=curve.pooling,
         layer=curve.layers[best],
         probe=fit.probe,
-        estimator=outcome.estimator,
+        estimator=found.estimator,
         row=row,
         test=fit.split.test,
-        predicted=fit.target.labels(outcome.predicted),
+        predicted=fit.target.labels(found.predicted),
         classes=tuple(fit.target.classes.tolist()),
+        fitted_on="train" if kept is None else "train + validation",
+        n_fitted=found.n_fitted,
     )
 
 
 def _warnings(curve: Curve, best: int, group: Column | None) -> list[str]:
-    fit = curve.fits[0]
     worst = max(curve.fits, key=lambda f: (f.split.n_crossing, f.split.n_duplicate)).split
     n_seeds = len(curve.fits)
     found = [f"{text} (the worst of {n_seeds} splits)" if n_seeds > 1 else text for text in worst.warnings]
@@ -237,7 +283,7 @@ def _warnings(curve: Curve, best: int, group: Column | None) -> list[str]:
     if n_units < FEW_UNITS:
         unit = "rows (sentences, for tags)" if group is None else f"groups of {group.name}"
         found.append(f"only {n_units} test {unit}: scores, intervals and p-values say little")
-    what = f"{fit.target.name}, {curve.pooling}, {fit.probe}"
+    what = curve_name(curve)
     stopped = [
         layer for layer, seeds in zip(curve.layers, curve.outcomes, strict=True) if not all(o.converged for o in seeds)
     ]

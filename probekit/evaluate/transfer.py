@@ -65,17 +65,17 @@ def transfer(
     Returns one row per probe x pair x layer, columns ``TRANSFER_COLUMNS``. The domains share layers, pooling and target
     name. Where ``trained_on`` is ``tested_on``, the score is that of the layer table. ``selected``: the layer that is
     best on the validation rows of ``trained_on``; what is tested on decides nothing. Intervals as in the layer table,
-    over rows or groups of ``tested_on``.
-
-    Raises InputError where the targets differ in kind or classes.
+    over rows or groups of ``tested_on``. ``n_duplicate``: test rows of ``tested_on`` whose exact text is in training or
+    validation rows of ``trained_on``, the most of any seed. Raises as ``plan_transfer``.
     """
-    _check_targets(domains)
+    fits = plan_transfer(domains)
     listener = listener or Silent()
-    fits = tuple(tuple(plan_fits(d.target, replace(d.question, controls=()))) for d in domains)
     layers = domains[0].source.layers
     tasks = [TransferTask(tuple(partial(d.source.read, layer) for d in domains), fits) for layer in layers]
     listener.stage("transfer", total=len(tasks), unit="layers")
     found: list[TransferOutcome] = Counter(listener)(run_tasks(executor, transfer_layer, tasks))
+    pairs = [(a, b) for a in range(len(domains)) for b in range(len(domains))]
+    n_duplicate = {(a, b): _n_known(domains[a], fits[a], domains[b], fits[b]) for a, b in pairs}
     rows = []
     for probe in dict.fromkeys(fit.probe for fit in fits[0]):
         which = [i for i, fit in enumerate(fits[0]) if fit.probe == probe]
@@ -84,8 +84,29 @@ def transfer(
             for k, outcome in enumerate(found):
                 place = {"model": model, "layer": layers[k], "probe": probe, "selected": k == best}
                 for b in range(len(domains)):
-                    rows.append(place | _pair(domains, fits, outcome, a=a, b=b, which=which))
+                    of_pair = _pair(domains, fits, outcome, a=a, b=b, which=which)
+                    rows.append(place | of_pair | {"n_duplicate": n_duplicate[a, b]})
     return pd.DataFrame(rows, columns=list(TRANSFER_COLUMNS))
+
+
+def plan_transfer(domains: Sequence[Domain]) -> tuple[tuple[Fit, ...], ...]:
+    """The fits of every domain, in the same order.
+
+    Raises InputError where the targets differ in kind or classes, SpecError for a probe that can't do it.
+    """
+    _check_targets(domains)
+    return tuple(tuple(plan_fits(d.target, replace(d.question, controls=()))) for d in domains)
+
+
+def transfer_warnings(table: pd.DataFrame) -> tuple[str, ...]:
+    """What a careful reader must know: test texts that the probe had seen in the other data set."""
+    pairs = table[table["trained_on"] != table["tested_on"]].drop_duplicates(["target", "trained_on", "tested_on"])
+    known = pairs[pairs["n_duplicate"].fillna(0) > 0]
+    return tuple(
+        f"{row['target']}: {row['n_duplicate']:.0f} of {row['n_test']:.0f} test texts of {row['tested_on']} are in the "
+        f"training or validation rows of {row['trained_on']}: the score there is not one of new texts"
+        for row in known.to_dict("records")
+    )
 
 
 def transfer_layer(task: TransferTask) -> TransferOutcome:
@@ -136,6 +157,18 @@ def _pair(
         "n_train": round(np.mean([len(fits[a][i].split.train) for i in which])),
         "n_test": round(np.mean([len(fits[b][i].split.test) for i in which])),
     }
+
+
+def _n_known(trained: Domain, fits: Sequence[Fit], tested: Domain, others: Sequence[Fit]) -> float:
+    """Test texts of one domain that are in training or validation rows of the other; NaN where texts are lacking."""
+    known, texts = trained.question.texts, tested.question.texts
+    if known is None or texts is None:
+        return float("nan")
+    most = 0
+    for fit, other in zip(fits, others, strict=True):
+        seen = {known[i] for i in (*fit.split.train, *fit.split.val)}
+        most = max(most, sum(texts[i] in seen for i in other.split.test))
+    return most
 
 
 def _check_targets(domains: Sequence[Domain]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
+from sklearn.multioutput import MultiOutputClassifier
 
 from probekit.errors import SpecError
 from probekit.probes.grid_search import fit_once
@@ -15,7 +17,7 @@ from probekit.probes.lda import fit_lda
 from probekit.probes.logistic import fit_logistic
 from probekit.probes.mass_mean import fit_mass_mean, fit_mass_mean_iid
 from probekit.probes.mlp import fit_mlp
-from probekit.probes.multilabel import fit_columns
+from probekit.probes.multilabel import fit_columns, refit_columns
 from probekit.probes.result import FitFunction, FittedProbe, Folds, ProbeKind
 from probekit.probes.ridge import fit_ridge
 from probekit.probes.sparse_logistic import fit_sparse_logistic
@@ -71,11 +73,21 @@ def _kind(probe: str, X: NDArray[Any]) -> ProbeKind:
     return PROBES[probe]
 
 
-def refit(probe: str, fitted: FittedProbe, X: NDArray[Any], y: NDArray[Any], *, seed: int) -> FittedProbe:
-    """The same kind of probe with the hyper-parameter of ``fitted``, on other labels."""
+def refit(probe: str, estimator: BaseEstimator, X: NDArray[Any], y: NDArray[Any], *, seed: int) -> FittedProbe:
+    """The same kind of probe with all hyper-parameters of the fitted ``estimator``, on other rows or labels.
+
+    ``y``: (n,), or (n, n_labels) 0 or 1 for an estimator of ``fit_each_label``, whose labels keep their own each.
+    """
+    if isinstance(estimator, MultiOutputClassifier):
+        again = partial(_refit_label, probe, X, seed=seed)
+        return refit_columns(again, estimator.estimators_, X, y)
     if probe == "logistic":  # which has a faster way
-        return fit_logistic(X, y, folds=(), seed=seed, grid=(fitted.regularisation,))
-    return fit_once(clone(fitted.estimator), X, y)
+        return fit_logistic(X, y, folds=(), seed=seed, grid=(float(estimator[-1].C),))
+    return fit_once(clone(estimator), X, y)
+
+
+def _refit_label(probe: str, X: NDArray[Any], estimator: BaseEstimator, y: NDArray[Any], *, seed: int) -> FittedProbe:
+    return refit(probe, estimator, X, y, seed=seed)
 
 
 def fit_estimator(estimator: BaseEstimator, X: NDArray[Any], y: NDArray[Any]) -> FittedProbe:

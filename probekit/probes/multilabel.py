@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 from sklearn.multioutput import MultiOutputClassifier
 
@@ -18,13 +20,41 @@ def fit_columns(fit: FitFunction, X: NDArray[Any], Y: NDArray[Any], *, folds: Fo
     The estimator is scikit-learn's ``MultiOutputClassifier`` of these probes. A label that all training rows have, or
     none, is always answered so. ``regularisation``: the geometric mean over labels.
     """
-    probes = [None if len(np.unique(y)) < 2 else fit(X, y, folds=folds, seed=seed) for y in Y.T]
+    return _together([None if len(np.unique(y)) < 2 else fit(X, y, folds=folds, seed=seed) for y in Y.T], X, Y)
+
+
+def refit_columns(
+    refit: Callable[[BaseEstimator, NDArray[Any]], FittedProbe],
+    estimators: Sequence[BaseEstimator],
+    X: NDArray[Any],
+    Y: NDArray[Any],
+) -> FittedProbe:
+    """The probes ``estimators`` of all labels once more, each by ``refit(estimator, y)``, on ``X`` and ``Y``.
+
+    A label that was constant where they were fitted has no probe, and so none now: it is answered as before.
+    """
+    again = [
+        None if isinstance(estimator, DummyClassifier) or len(np.unique(y)) < 2 else refit(estimator, y)
+        for estimator, y in zip(estimators, Y.T, strict=True)
+    ]
+    constant = [
+        np.full(len(Y), estimator.constant) if isinstance(estimator, DummyClassifier) else y
+        for estimator, y in zip(estimators, Y.T, strict=True)
+    ]
+    return _together(again, X, np.column_stack(constant))
+
+
+def _together(probes: Sequence[FittedProbe | None], X: NDArray[Any], Y: NDArray[Any]) -> FittedProbe:
+    """One probe of all labels; a label without one is answered as the first row of ``Y`` has it."""
     fitted = [probe for probe in probes if probe is not None]
     constant = [DummyClassifier(strategy="constant", constant=int(y[0])).fit(X[:1], y[:1]) for y in Y.T]
     each = [dummy if probe is None else probe.estimator for probe, dummy in zip(probes, constant, strict=True)]
     whole = MultiOutputClassifier(each[0])
     whole.estimators_ = each
     whole.classes_ = [estimator.classes_ for estimator in each]
+    if not fitted:
+        nan = float("nan")
+        return FittedProbe(whole, nan, grid_edge=False, converged=True, cv_score=nan, grid=(), cv_scores=())
     return FittedProbe(
         estimator=whole,
         regularisation=float(np.exp(np.mean(np.log([probe.regularisation for probe in fitted])))),

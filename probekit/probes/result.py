@@ -24,7 +24,8 @@ class FittedProbe:
     ``converged``: whether the fits of the chosen value and of the final estimator stopped by their own criterion.
     ``cv_score``: mean score over the inner folds of the chosen value, higher is better: minus the log-loss (nats) for
     probes with probabilities, else accuracy; R² for regression. NaN where nothing was cross-validated.
-    ``grid``: all values tried, ascending; ``cv_scores``: their scores, NaN for those left out by early stopping.
+    ``grid``: all values tried, ascending (one occurs several times where something else varies beside it);
+    ``cv_scores``: their scores, NaN for those left out by early stopping.
     """
 
     estimator: BaseEstimator
@@ -66,5 +67,5 @@ def chosen_index(cv_scores: Sequence[float], grid: Sequence[float]) -> int:
 
 
 def at_edge(index: int, grid: Sequence[float]) -> bool:
-    """Whether ``index`` is an end of a grid of several points."""
-    return len(grid) > 1 and index in (0, len(grid) - 1)
+    """Whether the value at ``index`` is an end of a grid of several values."""
+    return min(grid) < max(grid) and grid[index] in (min(grid), max(grid))

@@ -67,8 +67,9 @@ def make_splits(
     With a ``split`` column the parts are the input's own; a missing validation or test part is carved from its training
     rows. Without one, ``fraction`` of the rows is the test part and ``fraction`` of the rest the validation part.
     Carving keeps classes in proportion, and whole groups together wherever ``groups`` is given. A split column that
-    puts rows of one group into several parts is honoured, counted and warned about. ``ids``: (n,) unique row names;
-    they and the seed fix the draw. ``texts``: (n,) for counting duplicates.
+    puts rows of one group into several parts is honoured, counted and warned about. Rows without a label are in no
+    part, and neither their group nor their split matters. ``ids``: (n,) unique row names; they and the seed fix the
+    draw. ``texts``: (n,) for counting duplicates.
 
     Raises ``SpecError`` for a fraction outside 0..0.5 or no seed; ``InputError`` for a class or a number of groups
     that is too small to divide, for a row without a group, for a split column with unknown values, and for columns of
@@ -78,8 +79,8 @@ def make_splits(
         raise SpecError(f"--split {fraction}", "a fraction above 0 and at most 0.5, or the name of a column")
     if len(seeds) == 0 or len(set(seeds)) != len(seeds):
         raise SpecError("--seeds", "at least one seed, none twice", str(list(seeds)))
-    _check_columns(len(target), ids=ids, texts=texts, groups=groups, split=split)
-    rows = _Rows(target, ids, texts, groups, split, _parts(split, n=len(target)))
+    _check_columns(target, ids=ids, texts=texts, groups=groups, split=split)
+    rows = _Rows(target, ids, texts, groups, split, own_parts(target, split))
     _check(rows)
     return [_one_split(rows, fraction=fraction, seed=seed) for seed in seeds]
 
@@ -101,10 +102,19 @@ class _Rows:
         return self.target.codes if self.target.is_classes else np.zeros(len(self.target), dtype=np.int64)
 
 
-def _parts(split: Column | None, *, n: int) -> dict[str, NDArray[np.int64]]:
-    if split is not None:
-        return read_parts(split.values, split.name)
-    return {"train": np.arange(n), "val": np.empty(0, dtype=np.int64), "test": np.empty(0, dtype=np.int64)}
+def own_parts(target: Target, split: Column | None) -> dict[str, NDArray[np.int64]]:
+    """Positions of the labelled rows of "train", "val" and "test" by the ``split`` column; all "train" without one."""
+    rows = target.rows
+    if split is None:
+        return {"train": rows, "val": np.empty(0, dtype=np.int64), "test": np.empty(0, dtype=np.int64)}
+    try:
+        parts = read_parts(split.values[rows], split.name)
+    except InputError as error:
+        if target.labelled is None:
+            raise
+        source = f"{error.source}, of the {len(rows):,} rows with a label in {target.name!r}"
+        raise InputError(source, error.allowed, error.got) from error
+    return {part: rows[at] for part, at in parts.items()}
 
 
 def _one_split(rows: _Rows, *, fraction: float, seed: int) -> Split:
@@ -140,14 +150,14 @@ def _carve(rows: _Rows, at: NDArray[np.int64], *, fraction: float, seed: int, to
 
 
 def _check_columns(
-    n: int,
+    target: Target,
     *,
     ids: Sequence[Any] | NDArray[Any],
     texts: Sequence[str] | None,
     groups: Column | None,
     split: Column | None,
 ) -> None:
-    lengths = {"ids": len(ids)}
+    n, lengths = len(target), {"ids": len(ids)}
     if texts is not None:
         lengths["texts"] = len(texts)
     if groups is not None:
@@ -160,7 +170,7 @@ def _check_columns(
     if len({str(name) for name in ids}) != n:
         raise InputError("ids", "row names must be unique, for they fix which row goes where")
     if groups is not None:
-        missing = np.flatnonzero(is_missing(np.asarray(groups.values)))
+        missing = target.rows[is_missing(np.asarray(groups.values)[target.rows])]
         if len(missing):
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise InputError(
@@ -177,7 +187,8 @@ def _check(rows: _Rows) -> None:
     target, where = rows.target, "" if rows.split is None else f" among the training rows of {rows.split.name!r}"
     least = MIN_TRAIN_ROWS + n_parts - 1
     if len(train) < least:
-        raise InputError(f"column {target.name!r}", f"at least {least} rows{where}", str(len(train)))
+        labelled = "" if target.labelled is None else " with a label"
+        raise InputError(f"column {target.name!r}", f"at least {least} rows{labelled}{where}", str(len(train)))
     if rows.groups is not None:
         n_groups, least = len(np.unique(rows.groups.values[train])), MIN_TRAIN_GROUPS + n_parts - 1
         if n_groups < least:
@@ -190,7 +201,8 @@ def _check(rows: _Rows) -> None:
     if rows.groups is None and rows.split is None and counts.min() < least:
         rare = [f"{target.classes[c]!s} ({counts[c]})" for c in np.flatnonzero(counts < least)]
         shown = ", ".join(rare[:5]) + (", …" if len(rare) > 5 else "")
-        raise InputError(f"column {target.name!r}", f"at least {least} rows of each class, to split it", shown)
+        message = f"at least {least} rows of each class, to split it (--drop-rare {least} leaves out rarer classes)"
+        raise InputError(f"column {target.name!r}", message, shown)
 
 
 def _check_train(rows: _Rows, train: NDArray[np.int64]) -> None:

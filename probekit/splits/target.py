@@ -1,9 +1,10 @@
-"""A label column becomes a target: classes or numbers, complete and coded."""
+"""A label column becomes a target: classes or numbers, coded; rows without a label are known and left out."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from probekit.errors import InputError, SpecError
 from probekit.splits.label_sets import indicator_matrix, label_lists, parse_lists
+from probekit.splits.spelling import alike
 
 Kind = Literal["classification", "regression", "multilabel", "tags", "entities"]
 """Tags and entities are of words, all others of whole texts."""
@@ -27,22 +29,38 @@ ROWS_PER_CODE = 10
 LARGEST_WHOLE = 2.0**53
 """Beyond it not every whole number is a float64."""
 
+COMMA_DECIMAL = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:\.[0-9]{3})+)?,[0-9]+(?:[eE][+-]?[0-9]+)?")
+WHOLE = re.compile(r"[+-]?[0-9]+")
+NEARLY_ALL = 0.9
+"""Of the labels of a column, so that a stray word does not hide what it is."""
+
+MOST_SHOWN = 5
+"""Classes that a message names."""
+
 
 @dataclass(frozen=True)
 class Task:
-    """What kind of label it is, and how that was found out (``how``, one phrase for the reader)."""
+    """What kind of label it is, and how that was found out (``how``, one phrase for the reader).
+
+    ``otherwise``: the task that whole numbers might have been meant for instead; "" where nothing was guessed from
+    whole numbers.
+    """
 
     kind: Kind
     how: str
+    otherwise: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
 class Target:
-    """One label per row, none missing.
+    """The labels of n rows, of which some may have none.
 
     ``y``: what probes are fitted on: (n,) float64 numbers, (n,) class labels as they came (str, int64 or bool), or, for
     several labels per row, (n, n_classes) 0 or 1. ``classes``: (n_classes,) sorted labels; empty for numbers.
     ``codes``: (n,) int64 position of each label in ``classes``, where there is one per row, else empty.
+    ``labelled``: ascending positions of the rows that have a label, or None where all have; what ``y`` and ``codes``
+    hold of the other rows means nothing, and no split has them. ``n_missing``: rows without a label; ``n_rare``: rows
+    whose class was left out as too rare. ``notes``: what a careful reader must know of the labels, one sentence each.
     """
 
     name: str
@@ -50,9 +68,18 @@ class Target:
     y: NDArray[Any]
     classes: NDArray[Any]
     codes: NDArray[np.int64]
+    labelled: NDArray[np.int64] | None = None
+    n_missing: int = 0
+    n_rare: int = 0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(n_labelled,) ascending positions of the rows that have a label."""
+        return np.arange(len(self)) if self.labelled is None else self.labelled
 
     @property
     def is_classes(self) -> bool:
@@ -103,32 +130,49 @@ def guess_task(y: ArrayLike, name: str = "target") -> Task:
     distinct = np.unique(values)
     few = len(distinct) <= FEW_CLASSES and len(values) >= 2 * len(distinct)
     coded = distinct[0] == 0 and distinct[-1] == len(distinct) - 1 and len(values) >= ROWS_PER_CODE * len(distinct)
-    kind: Kind = "classification" if few or coded else "regression"
-    return Task(kind, f"guessed from {len(distinct)} different whole numbers")
+    kind, other = ("classification", "regression") if few or coded else ("regression", "classification")
+    return Task(kind, f"guessed from {len(distinct)} different whole numbers", other)  # type: ignore[arg-type]
 
 
-def read_target(values: ArrayLike, name: str, *, ids: Sequence[Any] | NDArray[Any], task: str = "auto") -> Target:
+def read_target(
+    values: ArrayLike,
+    name: str,
+    *,
+    ids: Sequence[Any] | NDArray[Any],
+    task: str = "auto",
+    drop_rare: int = 0,
+) -> Target:
     """Check a label column and code it.
 
-    ``values``: (n,) labels. ``ids``: (n,) row names, for messages. ``task``: "auto", "classification", "regression" or
-    "multilabel"; a column of lists (JSON text, as ``["a","b"]``) is several labels per row.
+    ``values``: (n,) labels; NaN, None and blank text are none. ``ids``: (n,) row names, for messages. ``task``: "auto",
+    "classification", "regression" or "multilabel"; a column of lists (JSON text, as ``["a","b"]``; ``[]`` is a row
+    that has none of the labels) is several labels per row. ``drop_rare``: leave out classes with fewer rows, and the
+    rows of such a class (of several labels per row: the label alone). Whole numbers beside gaps, which NumPy can only
+    hold as floats, are taken as whole.
 
-    Raises ``InputError`` for a missing label (NaN, None, empty text; names the row) and for labels that the task can't
-    use; ``SpecError`` for an unknown task.
+    Raises ``InputError`` where no row has a label and for labels that the task can't use; ``SpecError`` for an unknown
+    task.
     """
     y = np.asarray(values)
     if y.ndim != 1 or len(y) != len(ids):
         raise InputError(f"column {name!r}", f"one label for each of the {len(ids)} rows", f"shape {y.shape}")
     if len(y) == 0:
         raise InputError(f"column {name!r}", "at least one row")
-    missing = np.flatnonzero(is_missing(y))
-    if len(missing):
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(
-            f"example {ids[missing[0]]!s}, column {name!r}", f"every example must have a label{more}", "none"
-        )
     if task not in ("auto", *KINDS):
         raise SpecError(f"--task {task}", f"one of auto, {', '.join(KINDS)}")
+    rows = np.flatnonzero(~is_missing(y))
+    if len(rows) == 0:
+        raise InputError(f"column {name!r}", "at least one row with a label", f"none in {len(y):,} rows")
+    given = y[rows]
+    if len(rows) < len(y) and given.dtype.kind == "f" and _are_whole(given):
+        given = given.astype(np.int64)
+    found = _read_labels(given, name, ids=np.asarray(ids, dtype=np.object_)[rows], task=task)
+    found = _drop_rare(found, drop_rare)
+    return spread(found, rows if found.labelled is None else rows[found.labelled], len(y))
+
+
+def _read_labels(y: NDArray[Any], name: str, *, ids: NDArray[Any], task: str) -> Target:
+    """The target of labels of which none is missing."""
     lists = parse_lists(y) if task in ("auto", "multilabel") else None
     if lists is not None:
         matrix, names = indicator_matrix(lists, name, ids)
@@ -136,10 +180,88 @@ def read_target(values: ArrayLike, name: str, *, ids: Sequence[Any] | NDArray[An
         return Target(name, Task("multilabel", how), matrix, names, np.empty(0, dtype=np.int64))
     if task == "multilabel" or (task == "auto" and _look_like_lists(y)):
         raise InputError(f"column {name!r}", 'several labels per row are JSON lists, as ["a","b"]', repr(y[0]))
+    if task != "classification":
+        _check_comma_decimals(y, name, task)
     found = guess_task(y, name) if task == "auto" else Task("classification", "as asked")
     if task == "regression" or found.kind == "regression":
         return _numbers(y, name, Task("regression", "as asked") if task != "auto" else found)
     return _classes(y, name, found)
+
+
+def spread(target: Target, rows: NDArray[np.int64], n: int) -> Target:
+    """``target``, whose labels are those of ``rows`` of n, as a target of all n rows, with what is to be said of it."""
+    n_missing = n - len(rows) - target.n_rare
+    missing = f"{target.name}: {n_missing:,} of {n:,} rows have no label and are left out"
+    notes = ((missing,) if n_missing else ()) + target.notes + _spellings(target)
+    if len(rows) == n:
+        return replace(target, labelled=None, notes=notes)
+    y = np.zeros((n, *target.y.shape[1:]), dtype=target.y.dtype)  # (as wide as the longest label)
+    if target.task.kind == "regression":
+        y[:] = np.nan
+    y[rows] = target.y
+    codes = np.full(n, -1) if len(target.codes) else target.codes
+    if len(target.codes):
+        codes[rows] = target.codes
+    return replace(target, y=y, codes=codes, labelled=rows, n_missing=n_missing, notes=notes)
+
+
+def _spellings(target: Target) -> tuple[str, ...]:
+    """Classes that are text and nearly one another."""
+    pairs = alike([str(c) for c in target.classes]) if target.classes.dtype.kind in "OU" else []
+    shown = "; ".join(f"{a!r} and {b!r}" for a, b in pairs[:MOST_SHOWN]) + ("; …" if len(pairs) > MOST_SHOWN else "")
+    what = f"{target.name}: classes that differ only in blanks, upper and lower case or Unicode form"
+    return (f"{what} are kept apart: {shown}",) if pairs else ()
+
+
+def _drop_rare(target: Target, fewest: int) -> Target:
+    """Without the classes that have fewer rows than ``fewest``; ``labelled``: the rows that are left of its own."""
+    if target.task.kind not in ("classification", "multilabel") or fewest <= 1:
+        return target
+    several = target.task.kind == "multilabel"
+    counts = target.y.sum(axis=0) if several else np.bincount(target.codes, minlength=len(target.classes))
+    rare = np.flatnonzero(counts < fewest)
+    if len(rare) == 0:
+        return target
+    kept = np.setdiff1d(np.arange(len(target.classes)), rare)
+    if len(kept) < 2:
+        allowed = f"must leave at least two classes of column {target.name!r}"
+        raise SpecError(f"--drop-rare {fewest}", allowed, f"{len(kept)} with so many rows")
+    shown = _shown_counts(target, rare, counts)
+    what = f"{target.name}: {len(rare):,} classes with fewer than {fewest:,} rows are left out"
+    if several:
+        return replace(target, y=target.y[:, kept], classes=target.classes[kept], notes=(f"{what}: {shown}",))
+    rows = np.flatnonzero(~np.isin(target.codes, rare))
+    n_rare = len(target) - len(rows)
+    return replace(
+        target,
+        y=target.y[rows],
+        classes=target.classes[kept],
+        codes=np.searchsorted(kept, target.codes[rows]).astype(np.int64),
+        labelled=rows,
+        n_rare=n_rare,
+        notes=(f"{what}, {n_rare:,} rows in all: {shown}",),
+    )
+
+
+def _shown_counts(target: Target, which: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
+    names = [f"{target.classes[c]!s} ({counts[c]})" for c in which[:MOST_SHOWN]]
+    return ", ".join(names) + (", …" if len(which) > MOST_SHOWN else "")
+
+
+def _are_whole(y: NDArray[Any]) -> bool:
+    return bool(np.isfinite(y).all() and np.array_equal(y, np.round(y)) and np.abs(y).max() <= LARGEST_WHOLE)
+
+
+def _check_comma_decimals(y: NDArray[Any], name: str, task: str) -> None:
+    """Numbers with a decimal comma are text to every reader, and would be as many classes as there are numbers."""
+    if y.dtype.kind not in "OU":
+        return
+    cells = [str(cell).strip() for cell in y]
+    commas = [cell for cell in cells if COMMA_DECIMAL.fullmatch(cell)]
+    n_whole = sum(WHOLE.fullmatch(cell) is not None for cell in cells)
+    if commas and len(commas) + n_whole >= NEARLY_ALL * len(cells):
+        classes = "" if task == "regression" else f" (--task {name}=classification reads them as classes)"
+        raise InputError(f"column {name!r}", f"numbers have a decimal point, not a comma{classes}", repr(commas[0]))
 
 
 def _numbers(y: NDArray[Any], name: str, task: Task) -> Target:
@@ -173,14 +295,18 @@ def _look_like_lists(y: NDArray[Any]) -> bool:
 
 
 def is_missing(y: NDArray[Any]) -> NDArray[np.bool_]:
-    """(n,) true for NaN, None and empty text."""
+    """(n,) true for NaN, None and blank text."""
     if y.dtype.kind == "f":
         return np.asarray(np.isnan(y), dtype=np.bool_)
-    if y.dtype.kind == "U":
-        return np.asarray(y == "", dtype=np.bool_)
-    if y.dtype.kind == "O":
-        return np.array([v is None or v == "" or (isinstance(v, float) and np.isnan(v)) for v in y], dtype=np.bool_)
+    if y.dtype.kind in "OU":
+        return np.array([_is_nothing(value) for value in y], dtype=np.bool_)
     return np.zeros(len(y), dtype=np.bool_)
+
+
+def _is_nothing(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and bool(np.isnan(value)))
 
 
 def _type_of(values: NDArray[Any]) -> str:

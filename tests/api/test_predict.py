@@ -44,8 +44,6 @@ def test_predictions_from_raw_text_are_those_of_the_table(fitted, tiny_model):
             if chosen.task == "classification":
                 assert found.labels.tolist() == chosen.predicted.tolist()
                 np.testing.assert_allclose(found.probability.sum(axis=1), 1)
-                right = np.mean(found.labels == cache.column("label")[chosen.test])
-                assert right == pytest.approx(chosen.row["score"])
             else:
                 np.testing.assert_allclose(found.labels, chosen.predicted, rtol=1e-4, atol=1e-4)
 

@@ -8,7 +8,7 @@ import pytest
 
 from probekit import extract
 from probekit.api.asking import ProbeOptions
-from probekit.api.shots import run_shots
+from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.evaluate import Shots
 
@@ -30,8 +30,8 @@ def test_table_is_printed_and_written(cache, capsys):
     assert "mean ± sd of 3 draws" in text
     written = pd.read_csv(out.with_suffix(".shots.csv"))
     assert len(written) == 2 * 2 * 3 * 2  # targets x poolings x layers x shots
-    options = ProbeOptions()
-    same = run_shots([cache], ["label", "score"], options=options, shots=Shots((1, 4), 3))
+    options = ProbeOptions(shots=Shots((1, 4), 3))
+    same = run_probes([cache], ["label", "score"], options=options).shots
     np.testing.assert_allclose(written["mean"], same["mean"], rtol=1e-5)
 
 

@@ -305,7 +305,9 @@ def test_bad_seeds(seeds):
 
 
 def test_a_class_too_small_is_named():
-    with pytest.raises(InputError, match=r"column 'label': at least 4 rows of each class, to split it; got 2 \(3\)"):
+    with pytest.raises(
+        InputError, match=r"at least 4 rows of each class, to split it \(--drop-rare 4 .*\); got 2 \(3\)"
+    ):
         make_splits(classes([0] * 9 + [1] * 9 + [2] * 3), ids=names(21))
     make_splits(classes([0] * 9 + [1] * 9 + [2] * 4), ids=names(22), fraction=0.5)
 

@@ -50,21 +50,6 @@ def test_no_rows():
         read([])
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        [0.5, np.nan, 1.5, np.nan],
-        np.array(["a", "", "b", ""]),
-        np.array(["a", None, "b", ""], dtype=object),
-        np.array(["a", np.nan, "b", None], dtype=object),
-    ],
-)
-@pytest.mark.parametrize("task", ["auto", "classification"])
-def test_a_missing_label_names_its_row(values, task):
-    with pytest.raises(InputError, match=r"example row1, column 'y': every example must have a label \(and 1 more\)"):
-        read(values, task=task)
-
-
 def test_codes_and_classes():
     target = read(np.array(["no", "yes", "maybe", "no"], dtype=object))
     assert target.classes.tolist() == ["maybe", "no", "yes"]

@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError
+from probekit.evaluate.keep import Kept
 from probekit.evaluate.layer import METRIC, Fit, LayerOutcomes, Outcome
 from probekit.evaluate.tagging.decoding import decode_words
 from probekit.evaluate.tagging.tags import Tags
@@ -28,7 +29,8 @@ class TagFit:
 
     ``fit``: the probe and the sentences. ``learnt_from``: those of its training sentences that the probe is fitted on;
     ``fit.folds`` are positions among their words that are not lost. ``lost``, ``known``: (n_words,) whether a word has
-    no token; whether training has a word of that type. ``control``: (n_words,) tags of the control task.
+    no token; whether training has a word of that type. ``control``: (n_words,) tags of the control task. ``to_keep``:
+    training and validation sentences that the kept probe is fitted on.
     """
 
     fit: Fit
@@ -37,12 +39,17 @@ class TagFit:
     lost: NDArray[np.bool_]
     known: NDArray[np.bool_]
     control: NDArray[np.int64]
+    to_keep: NDArray[np.int64]
     viterbi: bool = False
 
     @property
     def train(self) -> NDArray[np.int64]:
         """(n_train,) the words that the probe is fitted on."""
-        words = self.tags.words_of(self.learnt_from)
+        return self.readable(self.learnt_from)
+
+    def readable(self, sentences: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The words of ``sentences`` that have a token."""
+        words = self.tags.words_of(sentences)
         return words[~self.lost[words]]
 
 
@@ -61,6 +68,27 @@ def fit_tag_layer(task: TagTask) -> LayerOutcomes:
         states = _Watched(task.read(), task.layer)
         outcomes = tuple(_fit(states, fit) for fit in task.fits)
         return LayerOutcomes(task.layer, states.largest, float("nan"), outcomes)
+
+
+@dataclass(frozen=True)
+class TagKeepTask:
+    """The unit of work: ``estimator``, which ``fit`` gave, once more for keeping; small and picklable."""
+
+    read: Callable[[], WordStates]
+    layer: int
+    fit: TagFit
+    estimator: BaseEstimator
+
+    def __call__(self) -> Kept:
+        """Refit on the words of training and validation sentences, on one BLAS thread."""
+        fit, tags, split = self.fit, self.fit.tags, self.fit.fit.split
+        words = fit.readable(fit.to_keep)
+        with threadpool_limits(1):
+            states = _Watched(self.read(), self.layer)
+            labels = tags.target.classes[tags.codes[words]]
+            fitted = refit(fit.fit.probe, self.estimator, states.rows(words), labels, seed=split.seed)
+            predicted = predict_tags(states, fitted.estimator, fit, split.test, viterbi=fit.viterbi)
+        return Kept(fitted.estimator, predicted, len(fit.to_keep), fitted.converged)
 
 
 class _Watched:
@@ -83,7 +111,7 @@ def _fit(states: _Watched, fit: TagFit) -> Outcome:
     train, names = fit.train, tags.target.classes
     X = states.rows(train)
     fitted = fit_probe(fit.fit.probe, X, names[tags.codes[train]], folds=fit.fit.folds, seed=seed)
-    control = refit(fit.fit.probe, fitted, X, names[fit.control[train]], seed=seed)
+    control = refit(fit.fit.probe, fitted.estimator, X, names[fit.control[train]], seed=seed)
     del X
     sentences = {"train": fit.learnt_from, "val": split.val, "test": split.test}
     answers = partial(predict_tags, states, fitted.estimator, fit)

@@ -14,9 +14,9 @@ from probekit.errors import SpecError
 from probekit.evaluate.layer import Fit, LayerOutcomes, Outcome
 from probekit.evaluate.per_class import class_rows
 from probekit.evaluate.question import Question, splits_for
-from probekit.evaluate.run import split_details
-from probekit.evaluate.table import Curve, Origin, build_table
-from probekit.evaluate.tagging.layer import TagFit, TagTask, fit_tag_layer, tag_score, tag_terms
+from probekit.evaluate.run import finish
+from probekit.evaluate.table import Curve, Origin
+from probekit.evaluate.tagging.layer import TagFit, TagKeepTask, TagTask, fit_tag_layer, tag_score, tag_terms
 from probekit.evaluate.tagging.lookup import control_codes, lookup_codes
 from probekit.evaluate.tagging.tags import Tags
 from probekit.evaluate.tagging.words import Tagging, WordSource
@@ -24,7 +24,7 @@ from probekit.evaluate.work import Counter, run_tasks
 from probekit.metrics import entity_table
 from probekit.probes import PROBES
 from probekit.spec import Evaluation, Json, Listener, Silent
-from probekit.splits import inner_folds
+from probekit.splits import Split, inner_folds
 
 DEFAULT_PROBE = "logistic"
 
@@ -55,9 +55,9 @@ def evaluate_tags(
     listener.stage("probing", total=len(source.layers), unit="layers")
     tasks = [TagTask(layer, partial(source.read, layer), tuple(fits)) for layer in source.layers]
     layers: list[LayerOutcomes] = Counter(listener)(run_tasks(executor, fit_tag_layer, tasks))
-    details = split_details([tags.target for tags in targets], question, [fit.fit for fit in fits])
     curves = _curves(source, layers, fits)
-    found = build_table(curves, origin=origin, group=question.groups, details=details)
+    of_tags = [tags.target for tags in targets]
+    found = finish(curves, of_tags, question, origin=origin, executor=executor, listener=listener)
     return replace(found, warnings=(*found.warnings, *_warnings(fits)))
 
 
@@ -84,6 +84,7 @@ def plan_tag_fits(source: WordSource, tags: Tags, question: Question, tagging: T
             known=_known(types, in_training),
             control=control_codes(types, tags.codes, in_training, seed=split.seed),
             viterbi=tagging.viterbi,
+            to_keep=_sentences(tags, _mixed(split), tagging.max_words),
         )
         folds = _folds(fit, question)
         found += [replace(fit, fit=replace(fit.fit, probe=probe, folds=folds)) for probe in probes]
@@ -98,6 +99,11 @@ def _types(source: WordSource) -> NDArray[np.object_]:
 def _known(types: NDArray[np.object_], in_training: NDArray[np.int64]) -> NDArray[np.bool_]:
     seen = set(types[in_training])
     return np.array([word in seen for word in types], dtype=np.bool_)
+
+
+def _mixed(split: Split) -> NDArray[np.int64]:
+    """Training and validation sentences in one random order (of theirs, so that their order in the file is nothing)."""
+    return np.random.default_rng(split.seed).permutation(np.concatenate([split.train, split.val]))
 
 
 def _sentences(tags: Tags, train: NDArray[np.int64], max_words: int) -> NDArray[np.int64]:
@@ -139,12 +145,17 @@ def _curves(source: WordSource, layers: Sequence[LayerOutcomes], fits: Sequence[
                 controls=tuple(tuple(_control(outcome) for outcome in seeds) for seeds in outcomes),
                 terms=tuple(_terms(fit, [seeds[s] for seeds in outcomes]) for s, fit in enumerate(of_curve)),
                 classes=partial(_class_rows, of_curve, outcomes),
+                keep=partial(_keep_task, source, of_curve[0], outcomes),
                 baseline=tuple(_trivial_score(fit) for fit in of_curve),
                 text_baseline=tuple(_lookup_score(source, fit) for fit in of_curve),
                 length_baseline=(),
             )
         )
     return curves
+
+
+def _keep_task(source: WordSource, fit: TagFit, outcomes: Sequence[Sequence[Outcome]], k: int) -> TagKeepTask:
+    return TagKeepTask(partial(source.read, source.layers[k]), source.layers[k], fit, outcomes[k][0].estimator)
 
 
 def _control(outcome: Outcome) -> Outcome:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probekit.errors import InputError
 from probekit.metrics import looks_like_entities, name_types, scheme_of, to_iob2
-from probekit.splits import Target, Task
+from probekit.splits import Target, Task, spread
 
 OUTSIDE = "O"
 
@@ -24,7 +24,8 @@ class Tags:
     """The tags of all words.
 
     ``target``: for dividing the sentences; its ``classes`` are the tags, sorted. ``codes``: (n_words,) position of each
-    word's tag in them. ``lengths``: (n_sentences,) words. ``n_repaired``: tags that broke IOB2's rule.
+    word's tag in them; -1 in sentences without tags, which are in no part. ``lengths``: (n_sentences,) words.
+    ``n_repaired``: tags that broke IOB2's rule.
     """
 
     target: Target
@@ -62,21 +63,28 @@ def lost_code(classes: NDArray[Any], task: str) -> int:
 
 
 def read_tags(
-    lists: Sequence[Sequence[Any]], name: str, *, words: Sequence[Sequence[str]], ids: Sequence[Any] | NDArray[Any]
+    lists: Sequence[Sequence[Any] | None],
+    name: str,
+    *,
+    words: Sequence[Sequence[str]],
+    ids: Sequence[Any] | NDArray[Any],
 ) -> Tags:
-    """Code the tags of every sentence, ``lists[i]`` being those of ``words[i]``.
+    """Code the tags of every sentence, ``lists[i]`` being those of ``words[i]``, None those of a sentence without tags.
 
     Entity tags may be IOB1, IOB2, BIOES or BILOU and become IOB2; bare ones get the type "entity".
 
     Raises InputError for a sentence with more or fewer tags than words, an empty tag, and too few or many tags.
     """
-    for row, (tags, sentence) in enumerate(zip(lists, words, strict=True)):
+    lengths = np.array([len(sentence) for sentence in words])
+    tagged = [(row, tags) for row, tags in enumerate(lists) if tags is not None]
+    for row, tags in tagged:
+        sentence = words[row]
         where = f"example {ids[row]!s}, column {name!r}"
         if len(tags) != len(sentence):
             raise InputError(where, f"a tag for each of its {len(sentence)} words", str(len(tags)))
         if any(tag is None or tag == "" for tag in tags):
             raise InputError(where, "no tag may be empty", str(tags)[:60])
-    sequences = [[str(tag) for tag in tags] for tags in lists]
+    sequences = [[str(tag) for tag in tags] for _, tags in tagged]
     flat = [tag for tags in sequences for tag in tags]
     task, n_repaired = Task("tags", "a tag per word"), 0
     if looks_like_entities(set(flat)):
@@ -91,6 +99,8 @@ def read_tags(
         raise InputError(f"column {name!r}", "at least two tags to tell apart", f"only {str(classes[0])!r}")
     if len(classes) > MOST_TAGS:
         raise InputError(f"column {name!r}", f"at most {MOST_TAGS} different tags", f"{len(classes):,}")
-    n = len(sequences)
-    target = Target(name, task, np.zeros(n), classes, np.empty(0, dtype=np.int64))
-    return Tags(target, codes.astype(np.int64), np.array([len(tags) for tags in sequences]), n_repaired)
+    rows = np.array([row for row, _ in tagged])
+    target = Target(name, task, np.zeros(len(rows), dtype=np.int64), classes, np.empty(0, dtype=np.int64))
+    of_words = np.full(int(lengths.sum()), -1)
+    of_words[np.repeat(np.isin(np.arange(len(lists)), rows), lengths)] = codes
+    return Tags(spread(target, rows, len(lists)), of_words, lengths, n_repaired)
