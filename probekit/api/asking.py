@@ -25,7 +25,10 @@ SPLIT_COLUMN = "split"
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """The arguments of ``probe_layers``, parsed; empty ``probes`` and ``poolings``: logistic or ridge, and all."""
+    """The arguments of ``probe_layers``, parsed; empty ``probes`` and ``poolings``: logistic or ridge, and all.
+
+    ``verify``: caches given by their path are compared with their checksums as they are read.
+    """
 
     layers: str = "all"
     probes: tuple[str, ...] = ()
@@ -37,6 +40,7 @@ class ProbeOptions:
     controls: bool | str = False
     subword: str = "mean"
     tagging: Tagging = field(default_factory=Tagging)
+    verify: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,8 @@ def prepare(cache: Cache, targets: Sequence[str], options: ProbeOptions, *, rand
             pooling,
             layers,
             cache.final_norm,
-            partial(cache.layer, pooling=pooling),
-            read_random=None if random is None else partial(random.layer, pooling=pooling),
+            partial(cache.layer, pooling=pooling, mapped=False),
+            read_random=None if random is None else partial(random.layer, pooling=pooling, mapped=False),
         )
         for pooling in poolings
     ]

@@ -60,6 +60,7 @@ def probe_layers(
     viterbi: bool = False,
     max_words: int = Tagging.max_words,
     jobs: int = 1,
+    verify: bool = True,
 ) -> pd.DataFrame:
     """Fit a probe on every layer of a cache: the layer table, one row per target x pooling x layer x probe.
 
@@ -69,7 +70,8 @@ def probe_layers(
     ``task``: "auto", "classification" or "regression". ``seeds``: how many random splits. ``controls``: True for all,
     or names, comma-separated, of "shuffled", "length", "conditional", "mdl" and "random". ``random_cache``: the same
     texts read by the same model with random weights, to be probed alike; without it the control "random" makes one
-    beside the cache, for which ``model`` says where a local model is. ``jobs``: processes.
+    beside the cache, for which ``model`` says where a local model is. ``jobs``: processes. ``verify``: compare what is
+    read of a cache given by its path with its checksums.
 
     Where the data came as words, a column of lists is a tag for each word (named entities, parts of speech), and the
     cache must have token states. ``subword``: "mean", "first" or "last" of a word's tokens. ``viterbi``: decode whole
@@ -94,6 +96,7 @@ def probe_layers(
             controls=controls,
             subword=subword,
             tagging=Tagging(viterbi, max_words),
+            verify=verify,
         ),
         random_cache=random_cache,
         models=() if model is None else (model,),
@@ -121,15 +124,19 @@ def run_probes(
     started = time.time()
     listener = listener or Silent()
     with ExitStack() as closing:
-        opened = closing.enter_context(opened_caches(caches))
-        random = closing.enter_context(opened_caches([] if random_cache is None else [random_cache]))
+        opened = closing.enter_context(opened_caches(caches, verify=options.verify))
+        random = closing.enter_context(
+            opened_caches([] if random_cache is None else [random_cache], verify=options.verify)
+        )
         # All mistakes are found before the work begins.
         asked = [prepare(cache, targets, options, random=random[0] if random else None) for cache in opened]
         for one in asked:
             one.check()
         if not random and "random" in control_names(options.controls) and any(one.targets for one in asked):
             made = [random_model_cache(cache, models=models, threads=jobs, listener=listener) for cache in opened]
-            random = [closing.enter_context(cache) for cache in made]
+            for cache in made:
+                cache.close()
+            random = closing.enter_context(opened_caches([cache.path for cache in made], verify=options.verify))
             asked = [prepare(cache, targets, options, random=r) for cache, r in zip(opened, random, strict=True)]
         with workers(jobs) as executor:
             done = [
@@ -146,10 +153,13 @@ def run_probes(
 
 
 @contextmanager
-def opened_caches(caches: Sequence[Cache | str | os.PathLike[str]]) -> Iterator[list[Cache]]:
-    """Caches; those given by their path are closed at the end."""
+def opened_caches(caches: Sequence[Cache | str | os.PathLike[str]], *, verify: bool = True) -> Iterator[list[Cache]]:
+    """Caches; those given by their path are closed at the end, and with ``verify`` checked as they are read."""
     with ExitStack() as closing:
-        yield [given if isinstance(given, Cache) else closing.enter_context(open_cache(given)) for given in caches]
+        yield [
+            given if isinstance(given, Cache) else closing.enter_context(open_cache(given, verify=verify))
+            for given in caches
+        ]
 
 
 @contextmanager

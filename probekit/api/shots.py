@@ -32,7 +32,7 @@ def run_shots(
     Returns one row per target x pooling x layer x number of shots, columns ``SHOT_COLUMNS``. Raises as ``few_shots``.
     """
     check_run(targets, options, jobs)
-    with opened_caches(caches) as opened, workers(jobs) as executor:
+    with opened_caches(caches, verify=options.verify) as opened, workers(jobs) as executor:
         asked = [prepare_texts(cache, targets, options, "few-shot curves") for cache in opened]
         done = [
             few_shots(

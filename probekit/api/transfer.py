@@ -34,7 +34,7 @@ def run_transfer(
     check_run(targets, options, jobs)
     if len(caches) < 2:
         raise SpecError("--transfer", "at least two caches", str(len(caches)))
-    with opened_caches(caches) as opened, workers(jobs) as executor:
+    with opened_caches(caches, verify=options.verify) as opened, workers(jobs) as executor:
         asked = [prepare_texts(cache, targets, options, "transfer") for cache in opened]
         for cache, one in zip(opened, asked, strict=True):
             _check_same(cache, opened[0])

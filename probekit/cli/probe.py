@@ -69,6 +69,9 @@ def probe(
     save_probes: Annotated[
         Path | None, typer.Option(help="Folder to save the selected layers' probes in, for probekit predict.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare what is read of the caches with their checksums.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
@@ -104,6 +107,7 @@ def probe(
         controls=control or controls,
         subword=subword,
         tagging=Tagging(viterbi, max_words),
+        verify=verify,
     )
     targets = target.split(",")
     side: dict[str, pd.DataFrame] = {}

@@ -50,6 +50,12 @@ class Backbone:
         """Whether batches hold padding."""
         return self.position_start is None
 
+    @property
+    def n_parameters(self) -> int:
+        """How many weights a token passes on its way through the blocks; 0 where no blocks were found."""
+        seen = {id(p): p.numel() for block in self.stack.blocks for p in block.parameters()}
+        return sum(seen.values())
+
     def stream(
         self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
     ) -> None:
