@@ -25,7 +25,7 @@ from probekit.store.digest import sealed_digest
 from probekit.store.existing import PARTIAL_SUFFIX, partial_path
 from probekit.store.hashing import hash_datasets, stored_digest
 from probekit.store.pread import FileRows, Identity, identity_of, read_span, replaced
-from probekit.store.structure import Block, Structure, inspect_file, open_checked, typed
+from probekit.store.structure import Block, Structure, check_file, inspect_file, open_checked, typed
 from probekit.store.token_states import TokenStates, decoded, frozen
 from probekit.store.verify import changed, check_sealed
 
@@ -82,7 +82,7 @@ def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
     found = Path(path)
     if not os.path.exists(found) and os.path.exists(partial_path(found)):
         found = partial_path(found)
-    before = identity_of(found.stat()) if found.is_file() else None
+    identity = check_file(found)
     file, structure = open_checked(found)
     try:
         if not structure.sealed() or found.name.endswith(PARTIAL_SUFFIX):
@@ -92,12 +92,12 @@ def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
                 "this cache is unfinished; run the command that makes it again, and it goes on from there",
                 f"{np.count_nonzero(done)} of {len(done)} windows written",
             )
-        if before is None or before != identity_of(found.stat()):
+        if identity != check_file(found):
             raise replaced(found)
         if verify:
             check_sealed(file, structure)
         # Arrays are read later, maybe from another working folder.
-        return Cache(file, replace(structure, path=Path(os.path.abspath(found))), before, verify=verify)
+        return Cache(file, replace(structure, path=Path(os.path.abspath(found))), identity, verify=verify)
     except BaseException:
         file.close()
         raise

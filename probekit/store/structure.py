@@ -26,7 +26,7 @@ from probekit.spec import Json
 from probekit.store import layout as names
 from probekit.store.fingerprint import fingerprint
 from probekit.store.heaps import check_heaps
-from probekit.store.pread import Identity, Span, read_span
+from probekit.store.pread import Identity, Span, identity_of, read_span
 
 _MAX_DEPTH = 5
 _NUMBERS = "iufb"
@@ -147,7 +147,7 @@ def open_checked(path: Path) -> tuple[h5py.File, Structure]:
 
     Raises CacheError if the file is missing, foreign, damaged, hostile or of another format version.
     """
-    _check_file(path)
+    check_file(path)
     with damage_errors(path):
         if not h5py.is_hdf5(path):
             raise CacheError(str(path), "is not a probekit cache (not an HDF5 file)")
@@ -159,18 +159,18 @@ def open_checked(path: Path) -> tuple[h5py.File, Structure]:
             raise
 
 
-def _check_file(path: Path) -> None:
-    """Raise CacheError unless ``path`` is a file that can be read. (Opening a pipe would wait for its other end.)"""
+def check_file(path: Path) -> Identity:
+    """Which file ``path`` is. Raises CacheError unless it can be read. (Opening a pipe would wait for its other end.)"""
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
             os.close(os.open(path, os.O_RDONLY))
-            return
+            return identity_of(status)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CacheError(str(path), "no such cache file") from error
     except (OSError, ValueError) as error:
         raise CacheError(str(path), "can't be read", getattr(error, "strerror", "") or str(error)) from error
-    raise CacheError(str(path), "must be a file", "a folder" if stat.S_ISDIR(mode) else "a device or pipe")
+    raise CacheError(str(path), "must be a file", "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe")
 
 
 def _open_file(path: Path) -> h5py.File:
