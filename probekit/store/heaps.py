@@ -8,6 +8,7 @@ is the free rest, whose size counts its header; HDF5 walks on by that size, and 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,13 +22,15 @@ _SIGNATURE = b"GCOL\x01"
 _HEADER = 16
 _SMALLEST = 4096
 _PIECE = 32 << 20
-_MOST_OBJECTS = 1 << 16
+_OBJECT = struct.Struct("<H6xQ")
+_BACKWARDS = np.uint64(2**64 - 2**40)
+"""Sizes from which HDF5 would wrap around and go back. (No UTF-8 text has such bytes.)"""
 
 
 def check_heaps(path: Path, taken: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """The addresses of all sound heap collections outside of ``taken`` (start, stop), ascending.
 
-    Raises CacheError for a collection whose objects do not fill it one behind the other.
+    Raises CacheError for a collection whose objects HDF5 could not walk through.
     """
     size = os.stat(path).st_size
     found: list[int] = []
@@ -46,8 +49,10 @@ def _check_region(path: Path, start: int, stop: int) -> list[int]:
     while start < stop:
         count = min(length, stop - start)
         piece = read_span(Span(path, "text heaps", start, count))
-        heaps, resume = _collections(path, piece.tobytes(), left=stop - start)
-        _check_objects(path, piece, heaps)
+        raw = piece.tobytes()
+        heaps, resume = _collections(path, raw, left=stop - start)
+        for heap in heaps:
+            _check_heap(path, raw, *heap)
         found += [start + first for first, _ in heaps]
         if start + count == stop and resume >= count:
             return found
@@ -75,28 +80,20 @@ def _collections(path: Path, raw: bytes, *, left: int) -> tuple[list[tuple[int, 
     return heaps, len(raw) if len(raw) >= left else max(len(raw) - len(_SIGNATURE) + 1, heaps[-1][1] if heaps else 0)
 
 
-def _check_objects(path: Path, data: NDArray[np.uint8], heaps: Sequence[tuple[int, int]]) -> None:
-    """Walk all collections at once, one object further in each step."""
-    at, stop = (
-        (np.array(ends, dtype=np.int64) for ends in zip(*heaps, strict=True)) if heaps else (np.zeros(0, int),) * 2
-    )
-    at = at + _HEADER
-    for _ in range(_MOST_OBJECTS + 1):
-        more = at + _HEADER <= stop
-        at, stop = at[more], stop[more]
-        if not len(at):
-            return
-        headers = data[at[:, None] + np.arange(_HEADER)]
-        index = headers[:, :2].copy().view("<u2")[:, 0]
-        size = headers[:, 8:].copy().view("<u8")[:, 0]
-        # (A size above that of the file would wrap around when it is rounded up.)
-        size = np.minimum(size, np.uint64(1 << 62)).astype(np.int64)
-        need = np.where(index > 0, _HEADER + (size + 7) // 8 * 8, size)
-        if ((need < _HEADER) | (need > stop - at)).any():
+def _check_heap(path: Path, raw: bytes, start: int, stop: int) -> None:
+    """Walk a collection as HDF5 does, if anything in it could be an object that does not lead on."""
+    words = np.frombuffer(raw, dtype="<u8", count=(stop - start) // 8, offset=start)
+    index, size = words[2:-1] & 0xFFFF, words[3:]
+    if not (((index == 0) & (size == 0)) | (size >= _BACKWARDS)).any():
+        return
+    at = start + _HEADER
+    while at + _HEADER <= stop:
+        number, length = _OBJECT.unpack_from(raw, at)
+        need = _HEADER + (length + 7) // 8 * 8 if number else length
+        if need < _HEADER or need % 8 or need > stop - at:
             raise _damaged(path)
-        at = at + need
-    raise _damaged(path)
+        at += need
 
 
 def _damaged(path: Path) -> CacheError:
-    return CacheError(str(path), "the file is damaged: the objects of a text heap do not fill it")
+    return CacheError(str(path), "the file is damaged: HDF5 would not get through a text heap")

@@ -160,7 +160,7 @@ def open_checked(path: Path) -> tuple[h5py.File, Structure]:
 
 
 def check_file(path: Path) -> Identity:
-    """Which file ``path`` is. Raises CacheError unless it can be read. (Opening a pipe would wait for its other end.)"""
+    """Which file ``path`` is. Raises CacheError unless it can be read; a pipe is not opened, which would wait."""
     try:
         status = path.stat()
         if stat.S_ISREG(status.st_mode):

@@ -64,12 +64,17 @@ def open_writer(
     check_final(final, spec, overwrite=overwrite)
     lock = locked(partial)
     try:
-        structure, may_replace = None, overwrite
+        structure, created = None, False
         while structure is None:
             # Again, for another process may have finished it while this one waited for the lock, or had none.
-            check_final(final, spec, overwrite=overwrite)
+            try:
+                check_final(final, spec, overwrite=overwrite)
+            except CacheError:
+                if created:
+                    partial.unlink(missing_ok=True)
+                raise
             there = identity_of(partial.stat()) if partial.exists() else None
-            structure = None if there is None else resumable(partial, spec, layout, overwrite=may_replace)
+            structure = None if there is None else resumable(partial, spec, layout, overwrite=overwrite and not created)
             if structure is None:
                 with suppress(FileExistsError):  # another process was first, where locks do nothing
                     create_partial(
@@ -81,7 +86,7 @@ def open_writer(
                         store_text=store_text,
                         stale=there,
                     )
-                    may_replace = False
+                    created = True
         return CacheWriter(
             final,
             structure,

@@ -72,8 +72,7 @@ def read_or_refuse(path: str, n_flips: int, seed: int) -> None:
         try:
             assert everything(Path(path)) == expected, f"byte {at} changed what is read"
         except CacheError as error:
-            n_found += 1
-            assert "\n" not in str(error)
+            n_found += "\n" not in str(error)
     print(n_found)
 
 

@@ -1,4 +1,4 @@
-"""A disk that refuses a write while the file is created: one error, nothing on stderr, and never a finished bad file."""
+"""A disk that refuses a write while the file is created: one error, no noise, and never a finished bad file."""
 
 from __future__ import annotations
 

@@ -39,11 +39,11 @@ except CacheError:
 """
 
 
-@pytest.mark.parametrize("_round", range(8))
+@pytest.mark.parametrize("_round", range(4))
 def test_three_processes_without_locks_end_with_one_whole_cache(tmp_path, _round):
     path = tmp_path / "c.h5"
     root = Path(probekit.__file__).parents[1]
-    command = [sys.executable, "-c", WRITE, str(path), str(time.time() + 4)]
+    command = [sys.executable, "-c", WRITE, str(path), str(time.time() + 3)]
     env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     processes = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [process.communicate(timeout=100)[1] for process in processes]
@@ -57,7 +57,7 @@ def test_three_processes_without_locks_end_with_one_whole_cache(tmp_path, _round
 
 @pytest.fixture
 def no_locks(monkeypatch):
-    monkeypatch.setattr(lock_module.FileLock, "acquire", lambda self: None)
+    monkeypatch.setattr(lock_module.FileLock, "acquire", lambda _: None)
 
 
 def test_a_writer_whose_file_was_finished_by_another_is_content(tmp_path, no_locks):
@@ -139,9 +139,10 @@ def test_a_lock_file_that_can_not_be_removed_does_not_hide_the_error(tmp_path, m
         raise OSError(errno.EIO, "input/output error")
 
     layout = make_layout(10)
-    with pytest.raises(DiskError, match="can't be written"), begin(tmp_path / "c.h5", layout) as writer:
-        monkeypatch.setattr(os, "pwrite", refused)
-        monkeypatch.setattr(Path, "unlink", refused)
+    writer = begin(tmp_path / "c.h5", layout)
+    monkeypatch.setattr(os, "pwrite", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with writer, pytest.raises(DiskError, match="can't be written"):
         writer.write_window(make_states(layout, 0))
 
 
