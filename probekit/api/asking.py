@@ -38,7 +38,8 @@ class ProbeOptions:
     Empty ``probes`` and ``poolings``: logistic or ridge, and all. ``task``: of all targets, or by target (as a mapping,
     or as text: ``"stars=regression,label=classification"``). ``drop_rare``: leave out classes with fewer rows.
     ``refit``: fit the selected layers' probes once more, on training and validation rows, to be kept. ``shots``: draw
-    few-shot curves. ``transfer``: more caches, to test on and to fit on too.
+    few-shot curves. ``transfer``: more caches, to test on and to fit on too. ``verify``: caches given by their path are
+    compared with their checksums as they are read.
     """
 
     layers: str = "all"
@@ -55,6 +56,7 @@ class ProbeOptions:
     refit: bool = True
     shots: Shots | None = None
     transfer: tuple[Cache | str | os.PathLike[str], ...] = ()
+    verify: bool = True
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,8 @@ def prepare(
             pooling,
             layers,
             cache.final_norm,
-            partial(cache.layer, pooling=pooling),
-            read_random=None if random is None else partial(random.layer, pooling=pooling),
+            partial(cache.layer, pooling=pooling, mapped=False),
+            read_random=None if random is None else partial(random.layer, pooling=pooling, mapped=False),
         )
         for pooling in poolings
     ]

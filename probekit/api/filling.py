@@ -9,28 +9,39 @@ from pathlib import Path
 
 from probekit.api.preparing import prepare_extraction
 from probekit.api.request import Handling, Job
+from probekit.errors import CacheError
 from probekit.extraction import run
 from probekit.models.backbone import Backbone
 from probekit.spec import Examples, Json, Listener
-from probekit.store import open_writer, partial_path
+from probekit.store import fingerprint, open_writer, partial_path, stored_spec
 
 
 def fill(job: Job, out: Path, *, handling: Handling, listener: Listener) -> None:
     """Load the model, then write the cache ``out``, or what is missing of it."""
     started = time.time()
-    prepared = prepare_extraction(job, handling, listener)
+    prepared = prepare_extraction(job, handling, listener, out=out)
     n_windows, n_tokens = len(prepared.layout.windows), int(prepared.layout.n_tokens.sum())
-    with open_writer(
-        out,
-        spec=prepared.spec,
-        provenance=_provenance(prepared.backbone, job.examples, started),
-        layout=prepared.layout,
-        examples=job.examples,
-        overwrite=handling.overwrite,
-        store_text=job.request.store_text,
-        allow_nonfinite=handling.allow_nonfinite,
-    ) as writer:
+    try:
+        writer = open_writer(
+            out,
+            spec=prepared.spec,
+            provenance=_provenance(prepared.backbone, job.examples, started),
+            layout=prepared.layout,
+            examples=job.examples,
+            overwrite=handling.overwrite,
+            store_text=job.request.store_text,
+            allow_nonfinite=handling.allow_nonfinite,
+        )
+    except CacheError:
+        if handling.overwrite or not _is_finished(out, prepared.spec):
+            raise
+        listener.note(f"another process finished {out.name} meanwhile")
+        return
+    with writer:
         left = len(writer.pending())
+        if writer.damaged:
+            changed = len(writer.damaged)
+            listener.note(f"{changed} of {n_windows} windows are not as they were written: damaged, and done again")
         if left < n_windows:
             listener.note(f"going on with {partial_path(out).name}: {left} of {n_windows} windows to do")
         listener.stage("extracting", total=n_tokens, unit="tokens")
@@ -41,6 +52,12 @@ def fill(job: Job, out: Path, *, handling: Handling, listener: Listener) -> None
             on_progress=lambda progress: listener.advance(progress.tokens),
         )
         writer.seal()
+
+
+def _is_finished(out: Path, spec: Json) -> bool:
+    """Whether ``out`` is the finished cache of ``spec``."""
+    stored = stored_spec(out)
+    return stored is not None and stored.sealed and stored.fingerprint == fingerprint(spec)
 
 
 def _provenance(backbone: Backbone, examples: Examples, started: float) -> Json:

@@ -20,7 +20,7 @@ def cache_health(cache: Cache | str | os.PathLike[str], *, listener: Listener | 
     """
     with opened_caches([cache]) as (opened,):
         sources = [
-            StateSource(pooling, opened.layers, opened.final_norm, partial(opened.layer, pooling=pooling))
+            StateSource(pooling, opened.layers, opened.final_norm, partial(opened.layer, pooling=pooling, mapped=False))
             for pooling in opened.poolings
         ]
         return feature_health(sources, listener=listener)

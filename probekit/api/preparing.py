@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,14 @@ from torch import get_num_threads
 from probekit.api.request import Handling, Job, asked_layers
 from probekit.api.spans import character_spans
 from probekit.errors import InputError
-from probekit.extraction import Reading, make_plan
+from probekit.extraction import Reading, affordable_tokens, make_plan, plan_batches
 from probekit.models.backbone import Backbone
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import kept_template, make_template, template_fields, text_range
 from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
 from probekit.models.vocabulary import check_tokens
 from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout
+from probekit.store import windows_of
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 """Tokens read at a time; on the CPU what stays in the caches is fastest (measured: 1,000 to 2,000)."""
@@ -34,8 +36,8 @@ class Prepared:
     spec: Json
 
 
-def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prepared:
-    """Load the model, tokenise and plan."""
+def prepare_extraction(job: Job, handling: Handling, listener: Listener, *, out: Path | None = None) -> Prepared:
+    """Load the model, tokenise and plan. ``out``: the cache to be, whose unfinished file keeps its windows."""
     source, examples, request = job.source, job.examples, job.request
     listener.stage(f"loading {source.name}", total=0, unit="")
     tokenizer = load_tokenizer(source, trust_remote_code=handling.trust_remote_code)
@@ -78,26 +80,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
         listener.note(text)
     over = pooled_range(encoded, request.pool_over, spans, names=names)
     backbone = backbone.checked_on(pieces(encoded), layer=layers[-1], batch_tokens=batch_tokens)
-    plan = make_plan(
-        encoded.n_tokens,
-        batch_tokens=1 if backbone.single else batch_tokens,
-        bytes_per_row=4 * d_model * len(layers) * len(poolings),
-        bytes_per_token=4 * d_model * len(layers) if request.tokens else 0,
-        padded=backbone.padded,
-        length_limit=backbone.length_limit,
-    )
     _tell(listener, backbone, n_truncated=int(encoded.truncated.sum()), max_length=max_length)
-    layout = CacheLayout(
-        layers=layers,
-        final_norm=tuple(layer for layer in layers if layer == backbone.stack.normed_layer),
-        poolings=poolings,
-        d_model=d_model,
-        n_tokens=encoded.n_tokens,
-        truncated=encoded.truncated,
-        windows=plan.windows,
-        pooled_dtype=request.store_dtype,
-        tokens=_token_layout(encoded, examples, request.token_dtype) if request.tokens else None,
-    )
     spec = job.known | {
         "n_layers": n_layers,
         "layers": list(layers),
@@ -110,6 +93,39 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener) -> Prep
     }
     if request.chat_template:
         spec |= template_fields(template)
+    planned_tokens = 1 if backbone.single else batch_tokens
+    given = None if out is None else windows_of(out, spec)
+    if given is None:
+        plan = make_plan(
+            encoded.n_tokens,
+            batch_tokens=planned_tokens,
+            bytes_per_row=4 * d_model * len(layers) * len(poolings),
+            bytes_per_token=4 * d_model * len(layers) if request.tokens else 0,
+            padded=backbone.padded,
+            length_limit=backbone.length_limit,
+            window_tokens=affordable_tokens(
+                backbone.n_parameters, device=backbone.device.type, batch_tokens=batch_tokens
+            ),
+        )
+    else:
+        plan = plan_batches(
+            encoded.n_tokens,
+            given,
+            batch_tokens=planned_tokens,
+            padded=backbone.padded,
+            length_limit=backbone.length_limit,
+        )
+    layout = CacheLayout(
+        layers=layers,
+        final_norm=tuple(layer for layer in layers if layer == backbone.stack.normed_layer),
+        poolings=poolings,
+        d_model=d_model,
+        n_tokens=encoded.n_tokens,
+        truncated=encoded.truncated,
+        windows=plan.windows,
+        pooled_dtype=request.store_dtype,
+        tokens=_token_layout(encoded, examples, request.token_dtype) if request.tokens else None,
+    )
     reading = Reading(encoded.ids, plan, layers, poolings, over, request.tokens, encoded.cuts)
     return Prepared(backbone, reading, layout, spec)
 

@@ -68,6 +68,7 @@ def probe_layers(
     viterbi: bool = False,
     max_words: int = Tagging.max_words,
     jobs: int = 1,
+    verify: bool = True,
 ) -> pd.DataFrame:
     """Fit a probe on every layer of a cache: the layer table, one row per target x pooling x layer x probe.
 
@@ -79,7 +80,7 @@ def probe_layers(
     ``seeds``: how many random splits. ``controls``: True for all, or names, comma-separated, of "shuffled", "length",
     "conditional", "mdl" and "random". ``random_cache``: the same texts read by the same model with random weights, to
     be probed alike; without it the control "random" makes one beside the cache, for which ``model`` says where a local
-    model is. ``jobs``: processes.
+    model is. ``jobs``: processes. ``verify``: compare what is read of a cache given by its path with its checksums.
 
     Where the data came as words, a column of lists is a tag for each word (named entities, parts of speech), and the
     cache must have token states. ``subword``: "mean", "first" or "last" of a word's tokens. ``viterbi``: decode whole
@@ -106,6 +107,7 @@ def probe_layers(
             tagging=Tagging(viterbi, max_words),
             drop_rare=drop_rare,
             refit=False,  # a table has no probes in it
+            verify=verify,
         ),
         random_cache=random_cache,
         models=() if model is None else (model,),
@@ -137,9 +139,11 @@ def run_probes(
     started = time.time()
     listener = listener or Silent()
     with ExitStack() as closing:
-        opened = closing.enter_context(opened_caches(caches))
-        others = closing.enter_context(opened_caches(options.transfer))
-        random = closing.enter_context(opened_caches([] if random_cache is None else [random_cache]))
+        opened = closing.enter_context(opened_caches(caches, verify=options.verify))
+        others = closing.enter_context(opened_caches(options.transfer, verify=options.verify))
+        random = closing.enter_context(
+            opened_caches([] if random_cache is None else [random_cache], verify=options.verify)
+        )
         names = cache_names([*opened, *others])
         given = random[0] if random else None
         asked = [
@@ -153,11 +157,13 @@ def run_probes(
         domains = _domains([*opened, *others], asked, targets, options, names=names) if others else []
         if not random and "random" in control_names(options.controls) and any(one.targets for one in asked):
             work = [random_model_job(cache, models) for cache in opened]
-            made = zip(opened, work, strict=True)
-            random = [
-                closing.enter_context(run_random_model(cache, job, threads=jobs, listener=listener))
-                for cache, job in made
+            made = [
+                run_random_model(cache, job, threads=jobs, listener=listener)
+                for cache, job in zip(opened, work, strict=True)
             ]
+            for cache in made:
+                cache.close()
+            random = closing.enter_context(opened_caches([cache.path for cache in made], verify=options.verify))
             asked = [
                 prepare(cache, targets, options, name=name, random=r)
                 for cache, name, r in zip(opened, names, random, strict=False)
@@ -213,10 +219,13 @@ def _warnings(
 
 
 @contextmanager
-def opened_caches(caches: Sequence[Cache | str | os.PathLike[str]]) -> Iterator[list[Cache]]:
-    """Caches; those given by their path are closed at the end."""
+def opened_caches(caches: Sequence[Cache | str | os.PathLike[str]], *, verify: bool = True) -> Iterator[list[Cache]]:
+    """Caches; those given by their path are closed at the end, and with ``verify`` checked as they are read."""
     with ExitStack() as closing:
-        yield [given if isinstance(given, Cache) else closing.enter_context(open_cache(given)) for given in caches]
+        yield [
+            given if isinstance(given, Cache) else closing.enter_context(open_cache(given, verify=verify))
+            for given in caches
+        ]
 
 
 @contextmanager

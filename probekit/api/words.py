@@ -23,7 +23,7 @@ class WordReader:
 
     def __call__(self, layer: int) -> WordStates:
         """The states of ``layer``."""
-        return WordStates(self.cache.tokens(layer).stored, self.matrix)
+        return WordStates(self.cache.token_rows(layer), self.matrix)
 
 
 def has_tags(cache: Cache, column: str, task: str) -> bool:

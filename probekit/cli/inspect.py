@@ -61,6 +61,8 @@ def verify(cache: CachePath) -> None:
     report = verify_cache(cache)
     if not report.ok:
         changed = ", ".join(report.mismatches)
-        raise CacheError(str(cache), f"every dataset must have the checksum it was sealed with; changed: {changed}")
+        raise CacheError(str(cache), f"everything must have the checksum it was sealed with; changed: {changed}")
     size = sum(check.n_bytes for check in report.datasets)
     typer.echo(f"{cache}: {len(report.datasets)} datasets, {size:,} bytes, all as they were sealed")
+    if report.unchecked:
+        typer.echo(f"(by an earlier version, without a checksum of: {', '.join(report.unchecked)})")

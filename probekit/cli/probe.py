@@ -80,6 +80,9 @@ def probe(
     no_refit: Annotated[
         bool, typer.Option("--no-refit", help="Save the probes as they were scored, fitted on training rows alone.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare what is read of the caches with their checksums.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
@@ -117,6 +120,7 @@ def probe(
         refit=save_probes is not None and not no_refit,
         shots=few,
         transfer=tuple(transfer or ()),
+        verify=verify,
     )
     with Bars() as bars:
         run = run_probes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 WINDOW_ROWS = 4096
 WINDOW_TOKENS = 256 * 1024
 WINDOW_BYTES = 512 * 1024**2
+WINDOW_WORK = {"cpu": 1.5e12, "mps": 1e14, "cuda": 9e14}
+"""Floating-point operations of a window: about half a minute on a slow device of each kind, which a kill may cost."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ def make_plan(
     padded: bool = False,
     length_limit: int | None = None,
     window_rows: int = WINDOW_ROWS,
+    window_tokens: int = WINDOW_TOKENS,
 ) -> Plan:
     """Cut rows into windows (by rows, tokens and output bytes), and each window, sorted by length, into batches.
 
@@ -37,14 +41,36 @@ def make_plan(
     ``length_limit``: no batch has texts both up to and above this length, where a model reads the two differently.
     """
     most_rows = max(1, min(window_rows, WINDOW_BYTES // max(1, bytes_per_row)))
-    most_tokens = min(WINDOW_TOKENS, WINDOW_BYTES // max(1, bytes_per_token))
-    windows, start, tokens = [], 0, 0
+    most_tokens = min(WINDOW_TOKENS, window_tokens, WINDOW_BYTES // max(1, bytes_per_token))
+    windows: list[tuple[int, int]] = []
+    start = tokens = 0
     for row, length in enumerate(n_tokens.tolist()):
         if row > start and (row - start >= most_rows or tokens + length > most_tokens):
             windows.append((start, row))
             start, tokens = row, 0
         tokens += length
     windows.append((start, len(n_tokens)))
+    return plan_batches(n_tokens, windows, batch_tokens=batch_tokens, padded=padded, length_limit=length_limit)
+
+
+def affordable_tokens(n_parameters: int, *, device: str, batch_tokens: int) -> int:
+    """How many tokens a window may have, so that little work is lost by a kill; at least a batch.
+
+    From the size of the model's blocks and the kind of device alone, never from timing: a resumed run repeats it.
+    """
+    work = WINDOW_WORK.get(device, WINDOW_WORK["cpu"])
+    return max(batch_tokens, int(work / (2 * max(1, n_parameters))))
+
+
+def plan_batches(
+    n_tokens: NDArray[np.int32],
+    windows: Sequence[tuple[int, int]],
+    *,
+    batch_tokens: int,
+    padded: bool = False,
+    length_limit: int | None = None,
+) -> Plan:
+    """The plan for windows that are given; else as ``make_plan``."""
     batches = []
     for start, stop in windows:
         order = start + np.argsort(n_tokens[start:stop], kind="stable")

@@ -61,6 +61,12 @@ class Backbone:
         """How texts are read together: "packed", "padded", or "single" for not at all."""
         return "single" if self.single else "padded" if self.padded else "packed"
 
+    @property
+    def n_parameters(self) -> int:
+        """How many weights a token passes on its way through the blocks; 0 where no blocks were found."""
+        seen = {id(p): p.numel() for block in self.stack.blocks for p in block.parameters()}
+        return sum(seen.values())
+
     def stream(
         self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
     ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from probekit.store.encoding import stored_values
+from probekit.store.existing import partial_path, windows_of
 from probekit.store.fingerprint import columns_digest, fingerprint, text_digest
 from probekit.store.reader import Cache, StoredSpec, open_cache, stored_spec
 from probekit.store.summary import CacheSummary, describe
 from probekit.store.token_states import TokenStates
 from probekit.store.verify import DatasetCheck, VerifyReport, verify
 from probekit.store.word_states import SUBWORDS, WordStates, word_matrix
-from probekit.store.writer import CacheWriter, open_writer, partial_path
+from probekit.store.writer import CacheWriter, open_writer
 
 __all__ = [
     "SUBWORDS",
@@ -31,5 +32,6 @@ __all__ = [
     "stored_values",
     "text_digest",
     "verify",
+    "windows_of",
     "word_matrix",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -41,8 +42,16 @@ def compare_layouts(structure: Structure, layout: CacheLayout) -> None:
         and (blocks[p.name].shape, blocks[p.name].dtype, blocks[p.name].attrs) == (p.shape, p.dtype, p.attrs)
         for p in plans
     )
-    same = same and np.array_equal(structure.read(names.WINDOWS), np.array(layout.windows))
-    if not same or not np.array_equal(structure.read(names.N_TOKENS), layout.n_tokens):
+    arrays: dict[str, Any] = {
+        names.WINDOWS: layout.windows,
+        names.N_TOKENS: layout.n_tokens,
+        names.TRUNCATED: layout.truncated,
+    }
+    if layout.tokens is not None:
+        arrays[names.TOKEN_IDS] = layout.tokens.ids
+        arrays[names.TOKEN_SPECIAL] = layout.tokens.special
+        arrays[names.TOKEN_WORD] = layout.tokens.word
+    if not same or not all(np.array_equal(structure.read(name), values) for name, values in arrays.items()):
         raise StaleCacheError(
             "layout",
             f"the unfinished {structure.path.name} has other layers, sizes or windows; "

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import time
+import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,40 +16,59 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.errors import InputError
+from probekit.errors import DiskError, InputError
 from probekit.spec import CacheLayout, Examples, Json
 from probekit.store import layout as names
-from probekit.store.disk import check_free, disk_errors, reserve, sync_folder
+from probekit.store.digest import created_digest, spec_mismatches
+from probekit.store.disk import check_free, disk_errors, reserve, sync_folder, write_at
 from probekit.store.fingerprint import fingerprint
+from probekit.store.hashing import example_names, hash_datasets
+from probekit.store.image import SparseImage
+from probekit.store.pread import Identity, identity_of
+from probekit.store.structure import damage_errors, open_checked
 
 _ALIGN_ABOVE = 512
 _ALIGNMENT = 4096
+_BUILDING = ".creating"
+_OLD_SECONDS = 24 * 3600
 _ADVICE = "free some space or use another --out; nothing was written"
 
 
 def create_partial(
-    partial: Path, *, spec: Json, provenance: Json, layout: CacheLayout, examples: Examples, store_text: bool
+    partial: Path,
+    *,
+    spec: Json,
+    provenance: Json,
+    layout: CacheLayout,
+    examples: Examples,
+    store_text: bool,
+    stale: Identity | None = None,
 ) -> None:
-    """Create ``partial`` complete but for the states, replacing what had that name.
+    """Create ``partial`` complete but for the states.
 
-    It is built under a third name, synced and renamed, so a kill during creation can't leave a broken ``partial``.
+    It is built under a third name, this process's own, synced and linked, so that neither a kill during creation nor
+    another process that does the same (where locks do nothing) can leave a broken ``partial``. ``stale``: the file
+    there that may be replaced.
 
-    Raises DiskError if the disk lacks room, InputError if a text can't be stored (a NUL character).
+    Raises DiskError if the disk lacks room, InputError if a text can't be stored (a NUL character), FileExistsError if
+    another process was first.
     """
     strings = _string_datasets(examples, store_text=store_text)
     n_bytes = names.estimated_bytes(layout, examples, store_text=store_text)
-    building = partial.with_name(partial.name + ".creating")
+    building = _building_path(partial)
     with disk_errors(partial, _ADVICE):
-        building.unlink(missing_ok=True)  # left by a kill: its space counts as taken
+        _remove_left_over(partial)  # its space counts as taken
         check_free(partial, n_bytes)
+        fd = os.open(building, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
-            # h5py must never meet a full disk (it crashes there), so the file system is asked for the room first.
-            _reserve_path(building, n_bytes, flags=os.O_CREAT | os.O_TRUNC)
+            reserve(fd, n_bytes)
+            image = SparseImage()
             with h5py.File(
-                building,
+                image,
                 "w",
-                libver=("v108", "v110"),  # from 1.8 on HDF5 keeps checksums of its metadata
+                driver="fileobj",
                 locking=False,
+                libver=("v108", "v110"),  # from 1.8 on HDF5 keeps checksums of its metadata
                 alignment_threshold=_ALIGN_ABOVE,
                 alignment_interval=_ALIGNMENT,
             ) as file:
@@ -53,26 +76,84 @@ def create_partial(
                 file.attrs["format_version"] = names.FORMAT_VERSION
                 file.attrs["spec"] = json.dumps(spec, allow_nan=False)
                 file.attrs["provenance"] = json.dumps(provenance, allow_nan=False)
+                file.attrs["provenance_digest"] = fingerprint(provenance)
                 file.attrs["fingerprint"] = fingerprint(spec)
                 _write_examples(file, layout, examples, strings)
                 _write_progress(file, layout)
                 for plan in names.state_plans(layout):
                     _allocate(file, plan)
                 _write_checksums(file)
-            _reserve_path(building, building.stat().st_size, flags=0)
-            building.replace(partial)
+            image.save(fd)
+            reserve(fd, image.n_bytes)
+            os.fsync(fd)
+            _write_digests(building, fd)
+            os.fsync(fd)
+            _publish(building, partial, stale)
             sync_folder(partial.parent)
         finally:
+            os.close(fd)
             building.unlink(missing_ok=True)
 
 
-def _reserve_path(path: Path, n_bytes: int, *, flags: int) -> None:
-    fd = os.open(path, os.O_RDWR | flags, 0o666)
+def _write_digests(building: Path, fd: int) -> None:
+    """Read the new file back, see that it holds the examples of its spec, and write what tells if they change."""
+    file, structure = open_checked(building)
+    with file, damage_errors(building):
+        digests = hash_datasets(file, structure, example_names(structure))
+        wrong = spec_mismatches(file, structure, digests)
+    if wrong:
+        raise DiskError(str(building), f"the disk gave back other {' and '.join(wrong)} than were written to it")
+    for name, digest in digests.items():
+        write_at(fd, memoryview(digest), structure.blocks[names.checksum_name(name)].offset)
+    write_at(fd, memoryview(created_digest(structure)), structure.blocks[names.CREATED].offset)
+
+
+def _publish(building: Path, partial: Path, stale: Identity | None) -> None:
+    """Give the new file its name, unless another process was first: then FileExistsError."""
+    if stale is not None and partial.exists() and identity_of(partial.stat()) == stale:
+        partial.unlink()
     try:
-        reserve(fd, n_bytes)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        os.link(building, partial)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if partial.exists():
+            raise FileExistsError(str(partial)) from None
+        building.replace(partial)
+
+
+def _building_path(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}{_BUILDING}.{_host()}-{os.getpid()}")
+
+
+def _remove_left_over(partial: Path) -> None:
+    """Remove what killed processes left of the same creation; those of other machines once they are a day old."""
+    prefix = partial.name + _BUILDING
+    for path in partial.parent.iterdir():
+        if not path.name.startswith(prefix):
+            continue
+        host, _, process = path.name[len(prefix) + 1 :].partition("-")
+        with suppress(FileNotFoundError):
+            ours, old = host in ("", _host()), path.stat().st_mtime < time.time() - _OLD_SECONDS
+            if old or (ours and not _runs(process)):
+                path.unlink()
+
+
+def _runs(process: str) -> bool:
+    """Whether another process of this number is there."""
+    if not process.isdecimal() or int(process) == os.getpid():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 def _write_examples(
@@ -103,6 +184,8 @@ def _write_progress(file: h5py.File, layout: CacheLayout) -> None:
     file.create_dataset(names.WINDOWS, data=np.array(layout.windows, dtype="<i8"), track_times=False)
     _write_zeros(file, names.DONE, len(layout.windows))
     _write_zeros(file, names.SEALED, 1)
+    _write_zeros(file, names.WINDOW_CHECKSUMS, len(layout.windows), 32)
+    _write_zeros(file, names.CREATED, 32)
 
 
 def _write_checksums(file: h5py.File) -> None:
@@ -111,10 +194,11 @@ def _write_checksums(file: h5py.File) -> None:
     for name in found:
         if not name.startswith("/progress/"):
             _write_zeros(file, names.checksum_name(name), 32)
+    _write_zeros(file, names.WHOLE, 32)
 
 
-def _write_zeros(file: h5py.File, name: str, length: int) -> None:
-    file.create_dataset(name, data=np.zeros(length, dtype="u1"), track_times=False)
+def _write_zeros(file: h5py.File, name: str, *shape: int) -> None:
+    file.create_dataset(name, data=np.zeros(shape, dtype="u1"), track_times=False)
 
 
 def _allocate(file: h5py.File, plan: names.DatasetPlan) -> None:

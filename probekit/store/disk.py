@@ -23,6 +23,8 @@ def disk_errors(path: Path, advice: str) -> Iterator[None]:
     """Turn an OSError into a DiskError that says what to do."""
     try:
         yield
+    except FileExistsError:
+        raise  # says that another process was first, not that the disk fails
     except OSError as error:
         if error.errno in _FULL:
             raise DiskError(str(path), f"the disk or quota is full; {advice}", error.strerror or "") from error

@@ -24,6 +24,12 @@ STORAGE_DTYPES: dict[str, np.dtype[Any]] = {
 DONE = "/progress/done"
 SEALED = "/progress/sealed"
 WINDOWS = "/progress/windows"
+WINDOW_CHECKSUMS = "/progress/checksums"
+"""Per window, written before its mark: see ``windows.py``. Absent in files of earlier versions."""
+CREATED = "/progress/created"
+"""What the file was before its states came: see ``digest.py``. Absent in files of earlier versions."""
+WHOLE = "/checksums/whole"
+"""What the finished file is as a whole: see ``digest.py``. Absent in files of earlier versions."""
 EXAMPLE_IDS = "/examples/id"
 TEXTS = "/examples/text"
 N_TOKENS = "/examples/n_tokens"
@@ -77,6 +83,11 @@ def token_states_name(layer: int) -> str:
 def checksum_name(name: str) -> str:
     """Name of the dataset that holds the SHA-256 of the dataset ``name``."""
     return f"/checksums{name}"
+
+
+def is_states(name: str) -> bool:
+    """Whether the dataset ``name`` holds hidden states (all else is known at creation)."""
+    return name.startswith(("/pooled/", "/tokens/states/"))
 
 
 def column_name(column: str) -> str:

@@ -9,9 +9,11 @@ memory than the file has bytes.
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,14 @@ from probekit.errors import CacheError, SpecError
 from probekit.spec import Json
 from probekit.store import layout as names
 from probekit.store.fingerprint import fingerprint
+from probekit.store.heaps import check_heaps
+from probekit.store.pread import Identity, Span, identity_of, read_span
 
 _MAX_DEPTH = 5
 _NUMBERS = "iufb"
+_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
+"""What a text is in its dataset."""
+
 _DAMAGE = (
     OSError,
     RuntimeError,
@@ -49,6 +56,9 @@ _KINDS = {
     names.WINDOWS: "i",
     names.DONE: "u",
     names.SEALED: "u",
+    names.WINDOW_CHECKSUMS: "u",
+    names.CREATED: "u",
+    names.WHOLE: "u",
 }
 """What kind of NumPy type each of probekit's own datasets has."""
 
@@ -72,13 +82,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Structure:
-    """A checked file: its blocks by name and its attributes."""
+    """A checked file: its blocks by name and its attributes. ``provenance_digest``: None in older files."""
 
     path: Path
     file_bytes: int
     format_version: int
     spec: Json
     provenance: Json
+    provenance_digest: str | None
     fingerprint: str
     columns: tuple[str, ...]
     poolings: tuple[str, ...]
@@ -97,16 +108,14 @@ class Structure:
             return self.blocks[names.pooled_name(self.poolings[0], self.layers[0])]
         return self.blocks[names.token_states_name(self.layers[0])]
 
+    def span(self, name: str, identity: Identity | None = None) -> Span:
+        """Where in the file the bytes of a dataset are."""
+        block = self.blocks[name]
+        return Span(self.path, name, block.offset, block.n_bytes, identity)
+
     def read(self, name: str) -> NDArray[Any]:
         """A numeric dataset, read into memory."""
-        block = self.blocks[name]
-        if not block.n_bytes:
-            return np.empty(block.shape, dtype=block.dtype)
-        is_bool = block.dtype.kind == "b"
-        dtype = np.dtype("u1") if is_bool else block.dtype
-        values = np.fromfile(self.path, dtype=dtype, count=block.n_bytes // dtype.itemsize, offset=block.offset)
-        # Any byte but 0 and 1 would make a broken NumPy bool.
-        return (values != 0 if is_bool else values).reshape(block.shape)
+        return typed(read_span(self.span(name)), self.blocks[name])
 
     def done(self) -> NDArray[np.uint8]:
         """Per window: 0 to do, 1 written, 2 written with a batch that was split for memory."""
@@ -115,6 +124,12 @@ class Structure:
     def sealed(self) -> bool:
         """Whether all windows and checksums are written."""
         return bool(self.read(names.SEALED)[0] == 1)
+
+
+def typed(raw: NDArray[np.uint8], block: Block) -> NDArray[Any]:
+    """The values that the bytes of a numeric dataset stand for."""
+    # Any byte but 0 and 1 would make a broken NumPy bool.
+    return (raw != 0 if block.dtype.kind == "b" else raw.view(block.dtype)).reshape(block.shape)
 
 
 @contextmanager
@@ -132,13 +147,8 @@ def open_checked(path: Path) -> tuple[h5py.File, Structure]:
 
     Raises CacheError if the file is missing, foreign, damaged, hostile or of another format version.
     """
-    if not path.exists():
-        raise CacheError(str(path), "no such cache file")
-    if not path.is_file():
-        raise CacheError(str(path), "must be a file")
+    check_file(path)
     with damage_errors(path):
-        with path.open("rb"):
-            pass  # no permission is another message than no HDF5
         if not h5py.is_hdf5(path):
             raise CacheError(str(path), "is not a probekit cache (not an HDF5 file)")
         file = _open_file(path)
@@ -147,6 +157,20 @@ def open_checked(path: Path) -> tuple[h5py.File, Structure]:
         except BaseException:
             file.close()
             raise
+
+
+def check_file(path: Path) -> Identity:
+    """Which file ``path`` is. Raises CacheError unless it can be read; a pipe is not opened, which would wait."""
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            os.close(os.open(path, os.O_RDONLY))
+            return identity_of(status)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CacheError(str(path), "no such cache file") from error
+    except (OSError, ValueError) as error:
+        raise CacheError(str(path), "can't be read", getattr(error, "strerror", "") or str(error)) from error
+    raise CacheError(str(path), "must be a file", "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe")
 
 
 def _open_file(path: Path) -> h5py.File:
@@ -166,8 +190,16 @@ def inspect_file(path: Path) -> Structure:
 
 
 def _structure(path: Path, file: h5py.File) -> Structure:
+    if not {"format", "spec", "provenance", "fingerprint"} <= set(file.attrs):
+        raise CacheError(str(path), "is not a probekit cache")
+    size = path.stat().st_size
+    groups: dict[str, h5py.Group] = {}
+    datasets: dict[str, tuple[h5py.Dataset, Block]] = {}
+    _walk(file, path, size, groups, datasets)
+    # Only now may HDF5 follow a reference to a text, be it of an attribute or of a dataset.
+    heaps = check_heaps(path, [(block.offset, block.offset + block.n_bytes) for _, block in datasets.values()])
     root = _attributes(file, path, "/")
-    if root.get("format") != names.FORMAT:
+    if root["format"] != names.FORMAT:
         raise CacheError(str(path), "is not a probekit cache")
     version = root.get("format_version")
     if version != names.FORMAT_VERSION:
@@ -178,19 +210,21 @@ def _structure(path: Path, file: h5py.File) -> Structure:
     spec, provenance = json.loads(root["spec"]), json.loads(root["provenance"])
     if not (isinstance(spec, dict) and isinstance(provenance, dict)) or fingerprint(spec) != root["fingerprint"]:
         raise CacheError(str(path), "is damaged: the spec does not match its fingerprint")
-    size = path.stat().st_size
-    groups: dict[str, Json] = {}
     blocks: dict[str, Block] = {}
-    _walk(file, path, size, groups, blocks)
+    for name, (dataset, block) in datasets.items():
+        if block.is_text and block.n_bytes:
+            _check_text(block, path, size, heaps)
+        blocks[name] = replace(block, attrs=_attributes(dataset, path, name))
     structure = Structure(
         path=path,
         file_bytes=size,
         format_version=version,
         spec=spec,
         provenance=provenance,
+        provenance_digest=root.get("provenance_digest"),
         fingerprint=root["fingerprint"],
-        columns=tuple(json.loads(groups["/examples"]["columns"])),
-        poolings=tuple(json.loads(groups["/pooled"]["poolings"])),
+        columns=_names(_attributes(groups["/examples"], path, "/examples")["columns"]),
+        poolings=_names(_attributes(groups["/pooled"], path, "/pooled")["poolings"]),
         layers=_layers(blocks),
         blocks=blocks,
     )
@@ -198,8 +232,21 @@ def _structure(path: Path, file: h5py.File) -> Structure:
     return structure
 
 
-def _walk(file: h5py.File, path: Path, size: int, groups: dict[str, Json], blocks: dict[str, Block]) -> None:
-    """Fill ``groups`` and ``blocks`` by the absolute names of what they describe."""
+def _names(text: str) -> tuple[str, ...]:
+    found = json.loads(text)
+    if not (isinstance(found, list) and all(isinstance(name, str) for name in found) and len(set(found)) == len(found)):
+        raise ValueError("a list of names is none")
+    return tuple(found)
+
+
+def _walk(
+    file: h5py.File,
+    path: Path,
+    size: int,
+    groups: dict[str, h5py.Group],
+    datasets: dict[str, tuple[h5py.Dataset, Block]],
+) -> None:
+    """Fill ``groups`` and ``datasets`` by their absolute names; the blocks have no attributes yet."""
     seen = {h5py.h5o.get_info(file.id).addr}
     todo = [("", file.id)]
     while todo:
@@ -214,10 +261,11 @@ def _walk(file: h5py.File, path: Path, size: int, groups: dict[str, Json], block
             seen.add(info.addr)
             if info.type == h5py.h5o.TYPE_GROUP and name.count("/") < _MAX_DEPTH:
                 child = h5py.h5o.open(group, raw)
-                groups[name] = _attributes(h5py.Group(child), path, name)
+                groups[name] = h5py.Group(child)
                 todo.append((name, child))
             elif info.type == h5py.h5o.TYPE_DATASET:
-                blocks[name] = _block(h5py.Dataset(h5py.h5o.open(group, raw)), path, name, size)
+                dataset = h5py.Dataset(h5py.h5o.open(group, raw))
+                datasets[name] = dataset, _block(dataset, path, name, size)
             else:
                 raise _refusal(path, name, "neither a group nor a dataset")
 
@@ -234,27 +282,25 @@ def _block(dataset: h5py.Dataset, path: Path, name: str, size: int) -> Block:
     if not is_text and dtype.kind not in _NUMBERS:
         raise _refusal(path, name, f"of type {dtype}, neither number nor text")
     shape = tuple(int(length) for length in dataset.shape or ())
-    n_bytes = dataset.id.get_type().get_size()
+    # (HDF5 gives the size of a text in memory, a pointer; in the file it is a reference.)
+    n_bytes = _REFERENCE.itemsize if is_text else dataset.id.get_type().get_size()
     for length in shape:
         n_bytes *= length
     offset = dataset.id.get_offset()
     if n_bytes and (offset is None or offset + n_bytes > size):
         raise _refusal(path, name, f"of {n_bytes} bytes, more than the file holds (is it cut off?)")
-    block = Block(name, offset or 0, n_bytes, shape, dtype, _attributes(dataset, path, name))
-    if is_text and n_bytes:
-        _check_text(block, path, size)
-    return block
+    return Block(name, offset or 0, n_bytes, shape, dtype, {})
 
 
-def _check_text(block: Block, path: Path, size: int) -> None:
+def _check_text(block: Block, path: Path, size: int, heaps: NDArray[np.int64]) -> None:
     """Look at the references themselves: a million that point to one large string would fill the memory."""
-    reference = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
-    count = block.n_bytes // reference.itemsize
-    references = np.fromfile(path, dtype=reference, count=count, offset=block.offset)
+    references = read_span(Span(path, block.name, block.offset, block.n_bytes)).view(_REFERENCE)
     # (2**64 - 1 is HDF5's "nowhere"; an empty string has address 0 and no length.)
-    filled = references["length"] > 0
-    if int(references["length"].sum(dtype=np.uint64)) > size or (references["address"][filled] >= size).any():
+    addresses = references["address"][references["length"] > 0]
+    if int(references["length"].sum(dtype=np.uint64)) > size or (addresses >= size).any():
         raise _refusal(path, block.name, "text longer than the file")
+    if not np.isin(addresses.astype(np.int64), heaps).all():
+        raise _refusal(path, block.name, "text that is in no text heap")
 
 
 def _attributes(item: h5py.Group | h5py.Dataset, path: Path, name: str) -> Json:
@@ -271,8 +317,7 @@ def _attributes(item: h5py.Group | h5py.Dataset, path: Path, name: str) -> Json:
 
 
 def _layers(blocks: dict[str, Block]) -> tuple[int, ...]:
-    states = [name for name in blocks if name.startswith(("/tokens/states/", "/pooled/"))]
-    return tuple(sorted({int(name.rsplit("/", 1)[1]) for name in states}))
+    return tuple(sorted({int(name.rsplit("/", 1)[1]) for name in blocks if names.is_states(name)}))
 
 
 def _check_shapes(structure: Structure) -> None:
@@ -288,8 +333,9 @@ def _check_shapes(structure: Structure) -> None:
         names.DONE: blocks[names.DONE].shape[:1],
         names.WINDOWS: (blocks[names.DONE].shape[0], 2),
     }
-    if names.TEXTS in blocks:
-        expected[names.TEXTS] = (n,)
+    later: dict[str, tuple[int, ...]] = {names.TEXTS: (n,), names.CREATED: (32,), names.WHOLE: (32,)}
+    later[names.WINDOW_CHECKSUMS] = (blocks[names.DONE].shape[0], 32)
+    expected |= {name: shape for name, shape in later.items() if name in blocks}
     expected |= {names.column_name(column): (n,) for column in structure.columns}
     states = {names.pooled_name(pooling, layer): (n, d) for pooling in structure.poolings for layer in structure.layers}
     if names.TOKEN_OFFSETS in blocks:
@@ -309,7 +355,10 @@ def _check_shapes(structure: Structure) -> None:
         if name in blocks and blocks[name].dtype.kind != kind:
             raise CacheError(str(structure.path), f"is damaged: {name} has no valid dtype", str(blocks[name].dtype))
     for name in blocks:
-        if not name.startswith(("/progress/", "/checksums/")) and blocks[names.checksum_name(name)].shape != (32,):
+        if name.startswith(("/progress/", "/checksums/")):
+            continue
+        checksum = blocks[names.checksum_name(name)]
+        if (checksum.shape, checksum.dtype) != ((32,), np.dtype("u1")):
             raise CacheError(str(structure.path), f"is damaged: no checksum for {name}")
 
 

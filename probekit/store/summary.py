@@ -11,9 +11,9 @@ import numpy as np
 
 from probekit.spec import Json
 from probekit.store import layout as names
+from probekit.store.existing import partial_path
 from probekit.store.reader import final_norm_layers
 from probekit.store.structure import inspect_file
-from probekit.store.writer import partial_path
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def describe(path: str | os.PathLike[str]) -> CacheSummary:
     Raises CacheError if the file is missing, foreign, damaged or hostile.
     """
     found = Path(path)
-    if not found.exists() and partial_path(found).exists():
+    if not os.path.exists(found) and os.path.exists(partial_path(found)):
         found = partial_path(found)
     structure = inspect_file(found)
     blocks = structure.blocks

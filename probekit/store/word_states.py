@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from probekit.errors import CacheError, SpecError
+from probekit.store.pread import FileRows
 from probekit.store.token_states import TokenStates, decoded
 
 SUBWORDS = ("mean", "first", "last")
@@ -43,12 +44,12 @@ def word_matrix(states: TokenStates, lengths: Sequence[int], how: str) -> csr_ma
 
 @dataclass(frozen=True)
 class WordStates:
-    """The states of one layer by word. ``stored``: (total_tokens, d_model) as in the file, or in memory.
+    """The states of one layer by word. ``stored``: (total_tokens, d_model), in the file or in memory.
 
     ``matrix``: as from ``word_matrix``.
     """
 
-    stored: NDArray[Any]
+    stored: NDArray[Any] | FileRows
     matrix: csr_matrix
 
     def rows(self, which: NDArray[np.int64]) -> NDArray[np.float32]:

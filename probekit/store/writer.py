@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from probekit.errors import CacheError, NonFiniteError, SpecError, StaleCacheError
+from probekit.errors import CacheError, DiskError, NonFiniteError, SpecError
 from probekit.spec import CacheLayout, Examples, Json, WindowStates
 from probekit.store import layout as names
-from probekit.store.comparison import compare_layouts, compare_specs
+from probekit.store.comparison import compare_layouts
 from probekit.store.creation import create_partial
+from probekit.store.digest import sealed_digest
 from probekit.store.disk import disk_errors, sync_data, sync_folder, write_at
 from probekit.store.encoding import ENCODERS, LARGEST, first_misfit
-from probekit.store.hashing import hash_blocks
-from probekit.store.structure import Structure, inspect_file, open_checked
+from probekit.store.existing import PARTIAL_SUFFIX, check_examples, check_final, fingerprint_of, partial_path, resumable
+from probekit.store.lock import locked, release
+from probekit.store.pread import identity_of
+from probekit.store.structure import Structure, damage_errors, open_checked
+from probekit.store.windows import damaged_windows, hash_states, window_checksum
 
-PARTIAL_SUFFIX = ".partial"
 _ENCODE_VALUES = 1 << 18
+_WRITTEN, _SPLIT = 1, 2  # marks of a window; see Structure.done
 _ADVICE = "free some space and run the same command again: the windows written so far are kept"
-
-
-def partial_path(path: Path) -> Path:
-    """Where the work on ``path`` happens until it is finished."""
-    return path.with_name(path.name + PARTIAL_SUFFIX)
 
 
 def open_writer(
@@ -60,19 +61,32 @@ def open_writer(
     if not final.parent.is_dir():
         raise CacheError(str(path), "the folder does not exist", str(final.parent))
     partial = partial_path(final)
-    _check_final(final, spec, overwrite=overwrite)
-    lock = _locked(partial)
+    check_final(final, spec, overwrite=overwrite)
+    lock = locked(partial)
     try:
-        # Again, for another process may have finished it while this one waited for the lock.
-        _check_final(final, spec, overwrite=overwrite)
-        structure = None
-        if partial.exists():
-            structure = _resumable(partial, spec, layout, overwrite=overwrite)
-        if structure is None:
-            create_partial(
-                partial, spec=spec, provenance=provenance, layout=layout, examples=examples, store_text=store_text
-            )
-            structure = inspect_file(partial)
+        structure, created = None, False
+        while structure is None:
+            # Again, for another process may have finished it while this one waited for the lock, or had none.
+            try:
+                check_final(final, spec, overwrite=overwrite)
+            except CacheError:
+                if created:
+                    partial.unlink(missing_ok=True)
+                raise
+            there = identity_of(partial.stat()) if partial.exists() else None
+            structure = None if there is None else resumable(partial, spec, layout, overwrite=overwrite and not created)
+            if structure is None:
+                with suppress(FileExistsError):  # another process was first, where locks do nothing
+                    create_partial(
+                        partial,
+                        spec=spec,
+                        provenance=provenance,
+                        layout=layout,
+                        examples=examples,
+                        store_text=store_text,
+                        stale=there,
+                    )
+                    created = True
         return CacheWriter(
             final,
             structure,
@@ -83,7 +97,7 @@ def open_writer(
             allow_nonfinite=allow_nonfinite,
         )
     except BaseException:
-        _release(lock)
+        release(lock)
         raise
 
 
@@ -109,10 +123,13 @@ class CacheWriter:
         self._overwrite = overwrite
         self._allow_nonfinite = allow_nonfinite
         self._done = structure.done()
+        self._digests_at = structure.blocks.get(names.WINDOW_CHECKSUMS)
         self._token_offsets = np.zeros(len(layout.n_tokens) + 1, dtype=np.int64)
         np.cumsum(layout.n_tokens, out=self._token_offsets[1:])
         with disk_errors(structure.path, _ADVICE):
             self._fd = os.open(structure.path, os.O_RDWR)
+            self.damaged = self._damaged()
+            self._mark_pending(self.damaged)
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -135,22 +152,32 @@ class CacheWriter:
         self._check_open()
         if not 0 <= states.index < len(self._layout.windows):
             raise SpecError("window", f"this cache has windows 0..{len(self._layout.windows) - 1}", str(states.index))
+        if self._is_lost():
+            self._done[states.index] = _WRITTEN
+            return
         start, stop = self._layout.windows[states.index]
+        parts = []
         with disk_errors(self._structure.path, _ADVICE):
             for pooling in self._layout.poolings:
                 for layer in self._layout.layers:
                     where = f"layer {layer}, pooling {pooling!r}"
                     values = _part(states.pooled, (pooling, layer), (stop - start, self._layout.d_model), where)
-                    self._write_states(names.pooled_name(pooling, layer), values, first_row=start, where=where)
+                    parts.append(
+                        self._write_states(names.pooled_name(pooling, layer), values, first_row=start, where=where)
+                    )
             if self._layout.tokens is not None:
                 first, last = (int(self._token_offsets[row]) for row in (start, stop))
                 for layer in self._layout.layers:
                     where = f"layer {layer}, tokens"
                     values = _part(states.tokens, layer, (last - first, self._layout.d_model), where)
-                    self._write_states(names.token_states_name(layer), values, first_row=first, where=where)
+                    parts.append(
+                        self._write_states(names.token_states_name(layer), values, first_row=first, where=where)
+                    )
+            if self._digests_at is not None:
+                write_at(self._fd, memoryview(window_checksum(parts)), self._digests_at.offset + 32 * states.index)
             # The mark must not reach the disk before what it vouches for.
             sync_data(self._fd)
-            mark = 2 if states.split_batches else 1
+            mark = _SPLIT if states.split_batches else _WRITTEN
             write_at(self._fd, memoryview(bytes([mark])), self._structure.blocks[names.DONE].offset + states.index)
             sync_data(self._fd)
         self._done[states.index] = mark
@@ -158,8 +185,9 @@ class CacheWriter:
     def seal(self) -> None:
         """Write the checksums, mark the file sealed and rename it to its final name; closes the writer.
 
-        Raises CacheError while windows are pending, after ``close()``, or if meanwhile something else came to lie under
-        the final name (it is kept, and so is the work); DiskError if the disk fails.
+        Raises CacheError while windows are pending, after ``close()``, for a damaged file, or if meanwhile something
+        else came to lie under the final name (it is kept, and so is the work); DiskError if the disk fails or gave back
+        other states than were written.
         """
         self._check_open()
         pending = len(self.pending())
@@ -167,40 +195,94 @@ class CacheWriter:
             raise CacheError(
                 str(self._structure.path), "can be sealed once all windows are written", f"{pending} to do"
             )
+        if not self._is_lost():
+            self._seal_file()
+        self.close()
+
+    def _seal_file(self) -> None:
         file, structure = open_checked(self._structure.path)
-        with file, disk_errors(structure.path, _ADVICE):
-            for name, digest in hash_blocks(file, structure).items():
+        with file, damage_errors(structure.path):
+            digests = check_examples(file, structure)
+            compare_layouts(structure, self._layout)
+        of_states, of_windows = hash_states(structure, self._layout)
+        if self._digests_at is not None:
+            stored = structure.read(names.WINDOW_CHECKSUMS)
+            damaged = [i for i, now in enumerate(of_windows) if stored[i].tobytes() != now]
+            if damaged:
+                self._mark_pending(damaged)
+                raise DiskError(
+                    str(structure.path),
+                    f"the disk gave back other states than were written to it, in {len(damaged)} of {len(of_windows)} "
+                    "windows; run the same command again: these are done anew",
+                )
+        with disk_errors(structure.path, _ADVICE):
+            for name, digest in {**digests, **of_states}.items():
                 write_at(self._fd, memoryview(digest), structure.blocks[names.checksum_name(name)].offset)
+            if names.WHOLE in structure.blocks:
+                write_at(self._fd, memoryview(sealed_digest(structure)), structure.blocks[names.WHOLE].offset)
             sync_data(self._fd)
             write_at(self._fd, memoryview(b"\1"), structure.blocks[names.SEALED].offset)
             os.fsync(self._fd)
             self._check_name_is_free()
-            os.replace(structure.path, self.path)
+            try:
+                os.replace(structure.path, self.path)
+            except FileNotFoundError:
+                if not self._is_lost():
+                    raise
             sync_folder(self.path.parent)
-        self.close()
 
     def close(self) -> None:
         """Let go of the file and the lock; what is unfinished stays for the next run. Safe to repeat."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            _release(self._lock)
+            release(self._lock)
 
     def _check_open(self) -> None:
         if self._fd < 0:
             raise CacheError(str(self.path), "this writer is closed")
 
+    def _damaged(self) -> list[int]:
+        """The windows that are marked as done and are not as they were written: to be done again."""
+        done = np.flatnonzero(self._done)
+        no_mark = done[self._done[done] > _SPLIT].tolist()
+        return sorted({*no_mark, *damaged_windows(self._structure, self._layout, done.tolist())})
+
+    def _mark_pending(self, windows: list[int]) -> None:
+        """Have these windows done again, by the next run too should this one end before."""
+        with disk_errors(self._structure.path, _ADVICE):
+            for index in windows:
+                self._done[index] = 0
+                write_at(self._fd, memoryview(b"\0"), self._structure.blocks[names.DONE].offset + index)
+
+    def _is_lost(self) -> bool:
+        """Whether another process finished this very cache, which can be where locks do nothing.
+
+        Raises CacheError if the unfinished file is gone and the finished one is not this.
+        """
+        mine = os.fstat(self._fd)
+        with suppress(FileNotFoundError):
+            there = self._structure.path.stat()
+            if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+                return False
+        if fingerprint_of(self.path) == self._structure.fingerprint:
+            return True
+        raise CacheError(
+            str(self._structure.path), "was replaced or removed while it was written; run the same command again"
+        )
+
     def _check_name_is_free(self) -> None:
         if self._overwrite or not self.path.exists():
             return
         # Where locks do not work, another process may have finished the very same cache: then nothing is lost.
-        if _fingerprint_of(self.path) != self._structure.fingerprint:
+        if fingerprint_of(self.path) != self._structure.fingerprint:
             raise CacheError(
                 str(self.path),
                 "something was put here while the cache was made; move it away or use --overwrite, and run again",
             )
 
-    def _write_states(self, name: str, values: NDArray[np.float32], *, first_row: int, where: str) -> None:
+    def _write_states(self, name: str, values: NDArray[np.float32], *, first_row: int, where: str) -> bytes:
+        """Write the states of one dataset; SHA-256 of the bytes written."""
         block = self._structure.blocks[name]
         dtype = block.attrs["dtype"]
         misfit = first_misfit(values, dtype, allow_nonfinite=self._allow_nonfinite)
@@ -211,12 +293,15 @@ class CacheWriter:
         flat = values.reshape(-1)
         if encode is None:
             write_at(self._fd, _raw(flat), offset)
-            return
+            return hashlib.sha256(_raw(flat)).digest()
+        digest = hashlib.sha256()
         buffer = np.empty(min(_ENCODE_VALUES, flat.size), dtype=block.dtype)
         for start in range(0, flat.size, _ENCODE_VALUES):
             piece = flat[start : start + _ENCODE_VALUES]
             encode(piece, buffer[: piece.size])
             write_at(self._fd, _raw(buffer[: piece.size]), offset + start * block.dtype.itemsize)
+            digest.update(_raw(buffer[: piece.size]))
+        return digest.digest()
 
     def _misfit_error(self, value: float, dtype: str, where: str, *, row: int) -> NonFiniteError:
         if where.endswith("tokens"):
@@ -245,64 +330,3 @@ def _part(
 def _raw(values: NDArray[Any]) -> memoryview:
     """The bytes of a contiguous array, not copied."""
     return values.view(np.uint8).data if values.size else memoryview(b"")
-
-
-def _check_final(final: Path, spec: Json, *, overwrite: bool) -> None:
-    """Raise the error that says why ``final`` is in the way, if it is."""
-    if not final.exists():
-        return
-    if not final.is_file():
-        raise CacheError(str(final), "must be a file", "a folder" if final.is_dir() else "a device")
-    if overwrite:
-        return
-    try:
-        structure = inspect_file(final)
-    except CacheError as error:
-        raise CacheError(
-            str(final), "exists and is not a usable cache; use --overwrite or another --out", error.allowed
-        ) from error
-    compare_specs(structure, spec, kind="finished")
-    raise CacheError(str(final), "this cache is finished already; open it, or use --overwrite")
-
-
-def _fingerprint_of(path: Path) -> str | None:
-    try:
-        structure = inspect_file(path)
-    except CacheError:
-        return None
-    return structure.fingerprint if structure.sealed() else None
-
-
-def _resumable(partial: Path, spec: Json, layout: CacheLayout, *, overwrite: bool) -> Structure | None:
-    """The unfinished file, if it fits; None if it may be replaced; else an error."""
-    try:
-        structure = inspect_file(partial)
-        compare_specs(structure, spec, kind="unfinished")
-        compare_layouts(structure, layout)
-    except CacheError as error:
-        if overwrite:
-            return None
-        if isinstance(error, StaleCacheError):
-            raise
-        raise CacheError(error.source, f"{error.allowed}; use --overwrite or another --out", error.got) from error
-    return structure
-
-
-def _locked(partial: Path) -> FileLock:
-    # Not per thread: the writer may be closed by another thread than the one that opened it.
-    lock = FileLock(f"{partial}.lock", timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise CacheError(
-            str(partial), "another process is writing this cache; wait for it or use another --out"
-        ) from error
-    except OSError as error:
-        raise CacheError(str(partial), "can't be written here", error.strerror or str(error)) from error
-    return lock
-
-
-def _release(lock: FileLock) -> None:
-    # Removed while still held: whoever waits for it notices and starts over.
-    Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()

@@ -151,14 +151,14 @@ def test_two_writers_without_a_working_lock_make_one_cache(tmp_path):
 
 def test_a_cache_finished_by_another_just_before_the_lock_is_not_overwritten(tmp_path, monkeypatch):
     path, layout = tmp_path / "c.h5", make_layout(3)
-    locked = writer_module._locked
+    locked = writer_module.locked
 
     def after_the_other(partial):
         monkeypatch.undo()
         write_all(path, layout)
         return locked(partial)
 
-    monkeypatch.setattr(writer_module, "_locked", after_the_other)
+    monkeypatch.setattr(writer_module, "locked", after_the_other)
     with pytest.raises(CacheError, match="finished already"):
         begin(path, layout)
     assert os.listdir(tmp_path) == ["c.h5"]
