@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from probekit.api.arguments import check_counts
 from probekit.api.words import cache_tags, has_tags, word_source
 from probekit.controls import control_names
 from probekit.errors import SpecError
@@ -84,12 +85,7 @@ class Asked:
 
 def check_run(targets: Sequence[str], options: ProbeOptions, jobs: int) -> None:
     """Raise SpecError for what no cache can make right."""
-    if options.seeds < 1:
-        raise SpecError(f"--seeds {options.seeds}", "at least 1")
-    if jobs < 1:
-        raise SpecError(f"--jobs {jobs}", "at least 1")
-    if len(set(targets)) < len(targets) or not all(targets):
-        raise SpecError("--target", "column names, comma-separated, none twice", ",".join(targets))
+    check_counts(targets, options.seeds, jobs)
 
 
 def prepare(cache: Cache, targets: Sequence[str], options: ProbeOptions, *, random: Cache | None = None) -> Asked:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from probekit.api.asking import ProbeOptions, check_run, prepare_texts
-from probekit.api.probe import opened_caches, workers
+from probekit.api.probe import opened_caches
+from probekit.api.workers import workers
 from probekit.evaluate import Shots, few_shots
 from probekit.spec import Listener
 from probekit.store import Cache

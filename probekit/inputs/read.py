@@ -22,6 +22,7 @@ def read_examples(
     text: str | None = None,
     split: str | None = None,
     id_column: str | None = None,
+    blank_texts: bool = False,
 ) -> Examples:
     """Read and check labelled texts, n rows in the order of the sources.
 
@@ -29,7 +30,7 @@ def read_examples(
     (``org/name:config@revision``). ``text``: the text column; without it the one called text, sentence, content, review
     or utterance in any case, else a column of lists of text called tokens or words, else the only column with text.
     ``split``: splits of hub datasets, separated by commas; without it all. ``id_column``: without it the column "id",
-    else rows are numbered from 0 through all sources.
+    else rows are numbered from 0 through all sources. ``blank_texts``: whether a text may be blank.
 
     Several files or splits need the same columns. A column "split" then says which a row is from, by the file's name
     without its ending or the split's name; if the data have a column "split" that one is kept and the other is called
@@ -51,7 +52,9 @@ def read_examples(
     if split is not None and not any(isinstance(source, HubId) for source in parsed):
         raise SpecError(f"--split {split}", "only hub datasets have splits; of local files, name those you want")
     tables = [table for source in parsed for table in _tables(source, split)]
-    return make_examples(tables, ", ".join(map(source_name, parsed)), text=text, id_column=id_column)
+    return make_examples(
+        tables, ", ".join(map(source_name, parsed)), text=text, id_column=id_column, blank_texts=blank_texts
+    )
 
 
 def examples_from_dataset_dict(
