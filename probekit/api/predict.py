@@ -192,6 +192,8 @@ def strangers_code(probe: Path) -> Iterator[None]:
 def filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
     """Which of ``texts`` are not blank; how many are is said. Raises InputError if there is nothing to read."""
     filled = [i for i, text in enumerate(texts) if text.strip()]
+    if len(texts) == 1 and not filled:
+        raise InputError("text 1", "must not be empty", repr(texts[0][:80]))
     if not filled:
         raise InputError("texts", "at least one that is not blank", f"{len(texts)} blank ones" if texts else "none")
     blank = [i + 1 for i, text in enumerate(texts) if not text.strip()]

@@ -52,11 +52,20 @@ def main() -> None:
     end_on_signals()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what a user must know is said in probekit's own words
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except BaseException as error:  # with --debug
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            say(line)
+        _, code = explain(error, sys.argv[1:], _names())
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """``main`` for given arguments, returning the exit code: whatever happens, it is one line."""
+    """``main`` for given arguments, returning the exit code: whatever happens, it is one line.
+
+    With ``--debug`` what happened is raised.
+    """
     debug = "--debug" in arguments  # before or after the command's name
     arguments = [argument for argument in arguments if argument != "--debug"]
     code, failed = 0, None
@@ -72,8 +81,7 @@ def run(arguments: list[str]) -> int:
     if failed is None:
         return code
     if debug:
-        for line in "".join(traceback.format_exception(failed)).splitlines():
-            say(line)
+        raise failed
     return _fail(*explain(failed, arguments, _names()))
 
 
