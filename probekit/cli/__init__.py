@@ -46,18 +46,25 @@ def options(
         typer.echo(context.get_help())
 
 
+_SIGNALS = 128
+"""Exit codes above are those of signals."""
+
+
 def main() -> None:
     """Run a command: exit code 0, 2 for a mistake of the user's, 1 for a failure, 130 for an interruption."""
     prepare_streams()
     end_on_signals()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what a user must know is said in probekit's own words
+        os.environ["PYTHONWARNINGS"] = "ignore"  # in the processes that it starts, too
     try:
         code = run(sys.argv[1:])
     except BaseException as error:  # with --debug
         for line in "".join(traceback.format_exception(error)).splitlines():
             say(line)
         _, code = explain(error, sys.argv[1:], _names())
+    if code > _SIGNALS:
+        os._exit(code)  # at once: what Python does at its end would take a second Ctrl-C for an error of its own
     sys.exit(code)
 
 
