@@ -80,8 +80,8 @@ def run(arguments: list[str]) -> int:
         code = _invoke(arguments)
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (the one boundary)
         failed = error
-    unprinted = finish()
-    if unprinted is not None and (failed is None or isinstance(failed, OSError)):
+    unprinted = finish(failed)
+    if unprinted is not None and failed in (None, unprinted):
         if unprinted.errno == errno.EPIPE:  # the reader has seen enough
             return 0
         return _fail(f"standard output: can't be written to: {unprinted.strerror}", 1)

@@ -50,6 +50,20 @@ def plain_table(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{n: pd.Series(v, index=table.index, dtype=table[n].dtype) for n, v in shown.items()})
 
 
+class UnprintedError(OSError):
+    """Standard output does not take what is printed: it is full or closed, or its reader is gone."""
+
+
+class _Stdout(io.FileIO):
+    """Whoever prints (rich, typer, csv), a failure can be told from that of another file."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            raise UnprintedError(error.errno, error.strerror) from error
+
+
 class Screen(Console):
     """rich's console for text that may be anybody's: rich's own colours are let through, the text's are not."""
 
@@ -117,20 +131,24 @@ def prepare_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDONLY)  # the lowest free number: this one
             setattr(sys, name, open(fd, "r" if fd == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    raw = _Stdout(1, "w", closefd=False)
+    buffer = io.BufferedWriter(raw)
+    sys.stdout = io.TextIOWrapper(buffer, sys.stdout.encoding, "backslashreplace", line_buffering=raw.isatty())
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
 
 
-def finish() -> OSError | None:
-    """Hand everything that was printed to the system; what it said if it would not take it."""
+def finish(failed: BaseException | None) -> OSError | None:
+    """Hand everything that was printed to the system; what it said if it would not take it, now or before."""
+    unprinted = failed if isinstance(failed, UnprintedError) else None
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
+        unprinted = unprinted or error
+    if unprinted is not None:
         _discard(sys.stdout)
-        return error
-    return None
+    return unprinted
 
 
 def _write(text: str) -> None:
