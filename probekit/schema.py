@@ -115,6 +115,9 @@ READ = (
 )
 """What of a cache's spec reading another text in the same way needs."""
 
+READ_IF_ASKED = ("stride", "rendered", "last_layer")
+"""The same, of fields that are only there where they were asked for."""
+
 MADE = (*READ, "store_text", "n_layers", "layers", "poolings", "device")
 """What every cache that ``extract`` made says."""
 

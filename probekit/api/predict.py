@@ -19,7 +19,7 @@ from probekit.errors import InputError, ProbekitError, SpecError
 from probekit.evaluate import label_probability
 from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, read_card, save_probe
 from probekit.report.files import plain_value
-from probekit.schema import READ, check_usable
+from probekit.schema import READ, READ_IF_ASKED, check_usable
 from probekit.spec import OF_WORDS, ChosenProbe, Json, Listener, Silent
 from probekit.splits import label_lists
 
@@ -78,7 +78,7 @@ def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
         "layer": chosen.layer,
         "labels": [plain_value(label) for label in chosen.classes],
         "viterbi": viterbi,
-        "cache": {name: spec[name] for name in READ} | ({"stride": spec["stride"]} if "stride" in spec else {}),
+        "cache": {name: spec[name] for name in (*READ, *READ_IF_ASKED) if name in spec},
         "scores": {name: plain_value(value) for name, value in chosen.row.items()},
     }
 

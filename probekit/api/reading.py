@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.api.preparing import pooled_range, texts_are
+from probekit.errors import SpecError
 from probekit.extraction import Reading, make_plan, run
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import make_template
 from probekit.models.source import ModelSource
-from probekit.models.tokens import Encoded, data_words, encode, load_tokenizer
+from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
 from probekit.spec import Json, Listener, WindowStates
 from probekit.store import TokenStates, WordStates, stored_values, word_matrix
 
@@ -93,7 +94,12 @@ def _read(
             trust_remote_code=reader.trust_remote_code,
         ),
     )
+    first = 0 if cache["site"] == "block" else 1
+    if not first <= card["layer"] <= backbone.stack.n_layers:
+        message = f"the model's {cache['site']} states are of layers {first}..{backbone.stack.n_layers}"
+        raise SpecError("card of the probe, field 'layer'", message, str(card["layer"]))
     tokenizer = load_tokenizer(source, trust_remote_code=reader.trust_remote_code)
+    choose_max_length(cache["max_length"], tokenizer, backbone.max_positions)  # that the model can read so many
     encoded = encode(
         tokenizer,
         texts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from math import ceil
 from pathlib import Path
 from textwrap import fill
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from probekit.output import replacing
+from probekit.output import write_whole
 from probekit.report.labels import METRIC_LABELS, TRIVIAL
 from probekit.spec import OF_WORDS
 
@@ -41,8 +42,9 @@ def draw_curves(table: pd.DataFrame, path: Path, *, title: str = "") -> None:
         _draw_panel(figure.add_subplot(rows, columns, i + 1), table[table["target"] == target])
     figure.suptitle(fill(title or _origin(table), CHARACTERS_PER_PANEL * columns), fontsize="medium")
     metadata = {"Date": None} if path.suffix == ".svg" else None  # the same table, the same file
-    with replacing(path) as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=150, metadata=metadata)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:], dpi=150, metadata=metadata)
+    write_whole(path, drawn.getvalue())
 
 
 def _origin(table: pd.DataFrame) -> str:
