@@ -205,9 +205,14 @@ def _column(cache: Cache, name: str, option: str) -> Column:
 def origin_of(cache: Cache) -> Origin:
     """The cache's part of every row."""
     return Origin(
-        model=cache.model,
+        model=_utf8(cache.model),
         revision=cache.revision,
-        dataset=str(cache.provenance.get("dataset", "")),
+        dataset=_utf8(str(cache.provenance.get("dataset", ""))),
         n_layers=int(cache.spec["n_layers"]),
         n_truncated=int(np.count_nonzero(cache.truncated)),
     )
+
+
+def _utf8(name: str) -> str:
+    """A name of a file or folder that is no UTF-8 has its bytes as escapes, for pandas takes no other."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -194,6 +194,7 @@ def save_run(
     run: ProbeRun, *, out: Path | None, plot: Path | None, folder: Path | None, side: Mapping[str, pd.DataFrame]
 ) -> list[Path]:
     """Write what was asked for; returns the files."""
+    from probekit.cli.screen import plain_table
     from probekit.report import draw_curves, side_path, write_csv, write_table
 
     written: list[Path] = []
@@ -201,7 +202,7 @@ def save_run(
         written += write_table(run.table, {**run.record, "warnings": list(run.warnings)}, out)
         written += [write_csv(table, side_path(out, name)) for name, table in side.items()]
     if plot is not None:
-        draw_curves(run.table, plot)
+        draw_curves(plain_table(run.table), plot)
         written.append(plot)
     if folder is not None:
         from probekit.api.predict import save_probes

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _CONTROL = [*range(0x20), *range(0x7F, 0xA0)]
 _REORDER = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029]  # and line ends that some know
-_ESCAPES = {code: _NAMED.get(chr(code), f"\\u{code:04x}") for code in (*_CONTROL, *_REORDER)}
+_HALVES = range(0xD800, 0xE000)  # lone surrogates: bytes of a file name that are no UTF-8
+_ESCAPES = {code: _NAMED.get(chr(code), f"\\u{code:04x}") for code in (*_CONTROL, *_REORDER, *_HALVES)}
 _ESCAPES_IN_LINES = {code: escape for code, escape in _ESCAPES.items() if code != ord("\n")}
 
 _INSTEAD = {"→": ">", "²": "2", "…": "~", "×": "x", "±": "~", "–": "-", "│": "|", "┃": "|"}

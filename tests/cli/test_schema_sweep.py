@@ -182,7 +182,9 @@ def test_what_is_in_a_probe_may_be_anything(here, capsys):
         for task in ("classification", "multilabel", "tags", "entities"):
             data = skops.io.dumps(estimator)
             path.write_bytes(data)
-            edit_card(lambda card, data=data, task=task: card.update(task=task, sha256=hashlib.sha256(data).hexdigest()))
+            edit_card(
+                lambda card, data=data, task=task: card.update(task=task, sha256=hashlib.sha256(data).hexdigest())
+            )
             assert run(["predict", str(path), "--model", "model", "--text", "good"]) == 2
             *_, line = capsys.readouterr().err.splitlines()
             assert line.startswith("error: ")

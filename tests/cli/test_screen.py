@@ -44,7 +44,9 @@ def test_a_table_for_people_has_one_line_per_row_and_keeps_its_types():
 
 def test_own_colours_pass_and_those_of_the_text_do_not():
     out = io.StringIO()
-    console = Screen(file=out, force_terminal=True, color_system="standard", highlight=False, markup=False, emoji=False, width=400)
+    console = Screen(
+        file=out, force_terminal=True, color_system="standard", highlight=False, markup=False, emoji=False, width=400
+    )
     table = Table(box=None)
     table.add_column(BAD)
     table.add_row(Text(BAD, style="bold red"))

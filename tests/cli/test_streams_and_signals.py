@@ -95,7 +95,9 @@ def test_terminals_with_few_characters(here, variables):
 
 
 def test_a_working_folder_that_was_removed(here):
-    done = shell(here, "", ["bash", "-c", 'mkdir gone; cd gone; rmdir ../gone; "$@"', "x", *PROBEKIT, "inspect", "c.h5"])
+    done = shell(
+        here, "", ["bash", "-c", 'mkdir gone; cd gone; rmdir ../gone; "$@"', "x", *PROBEKIT, "inspect", "c.h5"]
+    )
     assert done.returncode == 2
     assert b"error: the working folder: must exist, but was removed" in done.stderr
 
@@ -194,8 +196,8 @@ def test_no_process_outlives_the_command(here, running, number, whole_group, cod
     (os.killpg if whole_group else os.kill)(running.pid, number)
     assert running.wait(timeout=30) == code
     poll(lambda: not any(is_alive(pid) for pid in processes), seconds=20)
-    said = running.stderr.read().splitlines()
-    assert said == ["probing ...", *([line] if line else [])]
+    said = [said for said in running.stderr.read().splitlines() if said != "probing ..."]
+    assert said == ([line] if line else [])
     assert not list(here.glob("l.*"))
 
 
