@@ -66,6 +66,10 @@ class OutOfMemoryError(ProbekitError):
     """A single row does not fit into the device's memory."""
 
 
+class WorkerError(ProbekitError):
+    """A process that fitted layers was killed."""
+
+
 class StoppedError(ProbekitError):
     """Ctrl-C in the middle of a run; says what is kept and how to go on."""
 

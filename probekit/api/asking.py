@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from probekit.api.arguments import check_counts
 from probekit.api.words import cache_tags, has_tags, word_source
 from probekit.controls import control_names
 from probekit.errors import SpecError
@@ -113,15 +114,10 @@ class Asked:
 
 def check_run(targets: Sequence[str], options: ProbeOptions, jobs: int) -> None:
     """Raise SpecError for what no cache can make right."""
-    if options.seeds < 1:
-        raise SpecError(f"--seeds {options.seeds}", "at least 1")
-    if jobs < 1:
-        raise SpecError(f"--jobs {jobs}", "at least 1")
-    for option, names in (("--target", targets), ("--probe", options.probes), ("--pooling", options.poolings)):
+    check_counts(targets, options.seeds, jobs)
+    for option, names in (("--probe", options.probes), ("--pooling", options.poolings)):
         if len(set(names)) < len(names) or not all(names):
             raise SpecError(option, "names, comma-separated, none twice", ",".join(names))
-    if not targets:
-        raise SpecError("--target", "at least one column")
     if options.drop_rare < 0:
         raise SpecError(f"--drop-rare {options.drop_rare}", "at least 0")
     if options.tagging.max_words < 1:
@@ -291,10 +287,15 @@ def _column(cache: Cache, name: str, option: str) -> Column:
 def origin_of(cache: Cache, name: str) -> Origin:
     """The cache's part of every row; ``name``: what the table calls it."""
     return Origin(
-        model=cache.model,
+        model=_utf8(cache.model),
         revision=cache.revision,
-        dataset=str(cache.provenance.get("dataset", "")),
+        dataset=_utf8(str(cache.provenance.get("dataset", ""))),
         n_layers=int(cache.spec["n_layers"]),
         n_truncated=int(np.count_nonzero(cache.truncated)),
         cache=name,
     )
+
+
+def _utf8(name: str) -> str:
+    """A name of a file or folder that is no UTF-8 has its bytes as escapes, for pandas takes no other."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.api.probe import ProbeRun
-from probekit.api.request import ONLY_WHERE_ASKED, RENDERED
+from probekit.api.arguments import texts_of
 from probekit.api.same_model import same_model
-from probekit.errors import InputError, SpecError
+from probekit.errors import InputError, ProbekitError, SpecError
 from probekit.evaluate import label_probability
-from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, save_probe
+from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, read_card, save_probe
 from probekit.report.files import plain_value
+from probekit.schema import READ, READ_IF_ASKED, check_usable
 from probekit.spec import OF_WORDS, ChosenProbe, Json, Listener, Silent
 from probekit.splits import label_lists
 
-MODEL_FIELDS = (
-    *("model", "revision", "tokenizer", "max_length", "dtype", "batch_tokens", "store_dtype"),
-    *("prompt", "chat_template", "pool_over", "side", "site", "random_seed", "quantize", "tokens"),
-)
-"""What of a cache's spec a prediction must repeat."""
+if TYPE_CHECKING:
+    from probekit.api.probe import ProbeRun
 
 
-CARD_FIELDS = (("task", str), ("pooling", str), ("layer", int), ("labels", list), ("viterbi", bool))
-"""What a prediction needs of the card beside them."""
+LONGEST_NAME = 200
+"""Bytes of a probe's file name without its ending: file systems take 255."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Answers for n texts: ``labels`` (n,); ``probability`` (n, n_classes) in the order of ``classes``, or None.
 
-    Where a text may have several labels, each of ``labels`` is a list of them.
+    Where a text may have several labels, each of ``labels`` is a list of them. A blank text has no answer: its label is
+    None (of numbers NaN), and NaN are its probabilities.
     """
 
     labels: NDArray[Any]
@@ -63,9 +63,8 @@ def _file_names(run: ProbeRun) -> list[str]:
     names: list[str] = []
     for chosen, spec in run.chosen:
         several = sum(model == spec["model"] for model, _ in caches) > 1
-        parts = [spec["model"], *([chosen.row["cache"]] if several else []), chosen.target, chosen.pooling]
-        whole = "-".join([*map(str, parts), f"{chosen.layer:03d}", chosen.probe])
-        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in whole)
+        parts = [spec["model"], *([chosen.row["cache"]] if several else []), chosen.target]
+        plain = _file_name("-".join(map(str, parts)), f"-{chosen.pooling}-{chosen.layer:03d}-{chosen.probe}")
         name, taken = plain, {other.lower() for other in names}
         for k in count(2):
             if name.lower() + SUFFIX not in taken:
@@ -73,6 +72,15 @@ def _file_names(run: ProbeRun) -> list[str]:
             name = f"{plain}-{k}"
         names.append(name + SUFFIX)
     return names
+
+
+def _file_name(what: str, which: str) -> str:
+    """Both in characters that every file system takes, and not too many of them."""
+    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in what + which)
+    if len(clean.encode()) <= LONGEST_NAME:
+        return clean
+    short = clean.encode()[: LONGEST_NAME // 2].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256((what + which).encode(errors='replace')).hexdigest()[:8]}{which}"
 
 
 def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
@@ -86,21 +94,21 @@ def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
         "viterbi": viterbi,
         "fitted_on": chosen.fitted_on,
         "n_fitted": chosen.n_fitted,
-        "cache": {name: spec[name] for name in MODEL_FIELDS} | _only_where_used(spec),
+        "cache": {name: spec[name] for name in (*READ, *READ_IF_ASKED) if name in spec} | _one_by_one(spec),
         "scores": {name: plain_value(value) for name, value in chosen.row.items()},
     }
 
 
-def _only_where_used(spec: Json) -> Json:
-    """What of a cache's spec a prediction must repeat where it is not as usual."""
-    found = {name: spec[name] for name in (*ONLY_WHERE_ASKED, *RENDERED) if name in spec and name != "words"}
-    return found | {"batching": "single"} if spec.get("batching") == "single" else found
+def _one_by_one(spec: Json) -> Json:
+    """How texts were read together is decided anew where they are read, unless they can't be."""
+    return {"batching": "single"} if spec.get("batching") == "single" else {}
 
 
 def predict(
     probe: str | os.PathLike[str],
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     *,
+    target: str | None = None,
     spans: Sequence[tuple[int, int]] | None = None,
     model: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -108,51 +116,125 @@ def predict(
     trust_remote_code: bool = False,
     listener: Listener | None = None,
 ) -> Prediction:
-    """Use a saved probe (``.skops``) on ``texts``; the model reads them up to the probe's layer and no further.
+    """Use a saved probe (``.skops``) on ``texts``, one or several; the model reads them up to the probe's layer only.
 
-    ``spans``: first character of each text's span and the one after its last, for a probe of spans. ``model``: where
-    the model is, if it is a local one that lies elsewhere than a hub id would say. It must be the very model that the
-    probe was fitted on: its revision (or the hash of its weights) and tokenizer are compared.
+    ``probe``: a file, or a folder of them, of which the best on validation is used; ``target`` says of what, where
+    there are several. ``spans``: first character of each text's span and the one after its last, for a probe of spans.
+    ``model``: where the model is, if it is a local one that lies elsewhere than a hub id would say. It must be the very
+    model that the probe was fitted on: its revision (or the hash of its weights) and tokenizer are compared.
 
-    Raises SpecError for a probe that can't be trusted or read, ModelError for another model, InputError for empty text.
+    Raises SpecError for a probe that can't be trusted or read, ModelError for another model, InputError where there is
+    no text to read.
     """
-    saved = open_probe(Path(probe), texts)
+    listener = listener or Silent()
+    path = find_probe(Path(probe), target, listener)
+    saved, given = open_probe(path), texts_of(texts)
     if saved.card["task"] in OF_WORDS:
-        raise SpecError(f"probe {probe}", "must be one of whole texts; this one tags words, see tag_texts")
+        raise SpecError(f"probe {path}", "must be one of whole texts; this one tags words, see tag_texts")
     if (saved.card["cache"]["pool_over"] == "span") != (spans is not None):
         needed = "needs the span of each text" if spans is None else "reads whole texts, no spans"
-        raise SpecError(f"probe {probe}", needed)
+        raise SpecError(f"probe {path}", needed)
+    if spans is not None and len(spans) != len(given):
+        raise SpecError("spans", f"one for each of {len(given)} texts", str(len(spans)))
+    filled = filled_rows(given, listener)
     source = same_model(saved.card["cache"], model)
     from probekit.api.reading import Reader, read_states  # here, because it loads torch
 
-    reader = Reader(source, device, threads, trust_remote_code, listener or Silent())
-    return _answer(saved, read_states(reader, texts, card=saved.card, spans=spans))
+    states = read_states(
+        Reader(source, device, threads, trust_remote_code, listener),
+        [given[i] for i in filled],
+        card=saved.card,
+        spans=None if spans is None else [spans[i] for i in filled],
+    )
+    with strangers_code(path):
+        answer = _answer(saved, states)
+    return answer if len(filled) == len(given) else _with_blanks(answer, filled, len(given))
+
+
+def find_probe(probe: Path, target: str | None, listener: Listener) -> Path:
+    """``probe``, or if that is a folder the probe in it that is best on validation. Raises SpecError if there is none.
+
+    ``target``: of which target; None where the folder is of one only.
+    """
+    if not probe.is_dir():
+        return probe
+    cards = {path: read_card(path) for path in sorted(probe.glob(f"*{SUFFIX}"))}
+    if not cards:
+        raise SpecError(f"probe {probe}", f"must be a {SUFFIX} file, or a folder of them", "a folder with none")
+    targets = sorted({str(card.get("target")) for card in cards.values()})
+    if len(targets) > 1 and target is None:
+        raise SpecError(f"probe {probe}", "has probes of several targets: name one with --target", ", ".join(targets))
+    if target is not None and target not in targets:
+        raise SpecError(f"--target {target}", f"{probe} has probes of {', '.join(targets)}")
+    fitting = {path: card for path, card in cards.items() if target in (None, card.get("target"))}
+    metrics = sorted({str(card.get("scores", {}).get("metric")) for card in fitting.values()})
+    if len(metrics) > 1:
+        message = "has probes with different scores, of which none is the best: name one file"
+        raise SpecError(f"probe {probe}", message, ", ".join(metrics))
+    best = max(fitting, key=lambda path: _val_score(fitting[path]))
+    score = f"{_val_score(fitting[best]):.3f} on validation"
+    of_several = f", the best of {len(fitting)}" if len(fitting) > 1 else ""
+    listener.note(f"using {best.name}: layer {fitting[best].get('layer')}, {score}{of_several}")
+    return best
+
+
+def _val_score(card: Json) -> float:
+    """None was kept: worse than any."""
+    score = card.get("scores", {}).get("val_score")
+    return float(score) if isinstance(score, int | float) else -np.inf
 
 
 def reads_spans(card: Json) -> bool:
     """Whether a probe's card says that it reads a span of each text."""
-    cache = card.get("cache")
-    return isinstance(cache, dict) and cache.get("pool_over") == "span"
+    return bool(card.get("cache", {}).get("pool_over") == "span")
 
 
-def open_probe(probe: Path, texts: Sequence[str]) -> SavedProbe:
-    """A saved probe whose card has what a prediction needs, for ``texts`` that have something to read."""
+def open_probe(probe: Path) -> SavedProbe:
+    """A saved probe whose card has what a prediction needs."""
     saved = load_probe(probe)
-    _check_card(saved.card, probe)
-    _check_labels(saved, probe)
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"text {i + 1}", "must not be empty", repr(text))
+    check_usable(saved.card, f"card {card_path(probe)}", error=SpecError)
+    with strangers_code(probe):
+        _check_labels(saved, probe)
     return saved
 
 
-def _check_card(card: Json, probe: Path) -> None:
-    """A card may be anybody's: what a prediction takes from it has to be there, and of its type."""
-    cache = card.get("cache")
-    missing = [name for name, kind in CARD_FIELDS if not isinstance(card.get(name), kind)]
-    missing += list(MODEL_FIELDS) if not isinstance(cache, dict) else [f for f in MODEL_FIELDS if f not in cache]
-    if missing:
-        raise SpecError(f"card {card_path(probe)}", "must say what the probe was fitted on", f"no {', '.join(missing)}")
+@contextmanager
+def strangers_code(probe: Path) -> Iterator[None]:
+    """What is in somebody's file may raise whatever it likes when it is asked; it becomes a SpecError."""
+    try:
+        yield
+    except (ProbekitError, MemoryError):
+        raise
+    except Exception as error:
+        message = "must hold a fitted probe that answers for states of its model"
+        raise SpecError(f"probe {probe}", message, f"{type(error).__name__}: {error}"[:160]) from error
+
+
+def filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
+    """Which of ``texts`` are not blank; how many are is said. Raises InputError if there is nothing to read."""
+    filled = [i for i, text in enumerate(texts) if text.strip()]
+    if len(texts) == 1 and not filled:
+        raise InputError("text 1", "must not be empty", repr(texts[0][:80]))
+    if not filled:
+        raise InputError("texts", "at least one that is not blank", f"{len(texts)} blank ones" if texts else "none")
+    blank = [i + 1 for i, text in enumerate(texts) if not text.strip()]
+    if blank:
+        shown = ", ".join(map(str, blank[:10])) + (", …" if len(blank) > 10 else "")
+        listener.note(f"{len(blank)} of {len(texts)} texts are blank and have no answer: {shown}")
+    return filled
+
+
+def _with_blanks(answer: Prediction, filled: Sequence[int], n: int) -> Prediction:
+    """The answers in the places of their texts, and none in between."""
+    numbers = answer.labels.dtype.kind == "f"
+    labels = np.full(n, np.nan if numbers else None, dtype=answer.labels.dtype if numbers else np.object_)
+    for i, label in zip(filled, answer.labels.tolist(), strict=True):
+        labels[i] = label
+    probability = None
+    if answer.probability is not None:
+        probability = np.full((n, answer.probability.shape[1]), np.nan)
+        probability[list(filled)] = answer.probability
+    return Prediction(labels, answer.classes, probability)
 
 
 def _check_labels(saved: SavedProbe, probe: Path) -> None:
@@ -161,11 +243,15 @@ def _check_labels(saved: SavedProbe, probe: Path) -> None:
     if task == "multilabel":
         fits = len(labels) == len(saved.estimator.estimators_)
     else:
-        fits = task not in OF_WORDS or (labels == sorted(labels) and set(saved.estimator.classes_) <= set(labels))
+        fits = task not in OF_WORDS or _are_tags(labels, saved.estimator.classes_)
     if not fits:
         raise SpecError(
             f"card {card_path(probe)}", "must have the labels of its probe, sorted", f"{len(labels)} others"
         )
+
+
+def _are_tags(labels: list[Any], classes: Sequence[Any]) -> bool:
+    return labels == sorted(labels) and len(classes) > 0 and set(classes) <= set(labels)
 
 
 def _answer(saved: SavedProbe, states: NDArray[np.float32]) -> Prediction:

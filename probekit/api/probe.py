@@ -6,23 +6,24 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import pandas as pd
-from joblib.externals.loky import ProcessPoolExecutor
 
+from probekit.api.arguments import layer_text, names, whole
 from probekit.api.asking import Asked, ProbeOptions, check_run, prepare
 from probekit.api.names import cache_names
 from probekit.api.random_model import random_model_job, run_random_model
 from probekit.api.shots import shot_table
 from probekit.api.transfer import transfer_domains, transfer_table
+from probekit.api.workers import workers
 from probekit.controls import control_names
-from probekit.errors import SpecError
+from probekit.errors import CacheError, SpecError
 from probekit.evaluate.tagging import Tagging
 from probekit.evaluate.transfer import Domain, transfer_warnings
+from probekit.schema import check_made
 from probekit.spec import ChosenProbe, Evaluation, Json, Listener, Silent
 from probekit.store import Cache, open_cache
 
@@ -51,17 +52,17 @@ class ProbeRun:
 
 def probe_layers(
     cache: Cache | str | os.PathLike[str],
-    target: str,
+    target: str | Sequence[str],
     *,
-    layers: str = "all",
-    probe: str | None = None,
-    pooling: str | None = None,
+    layers: str | int | Sequence[int] = "all",
+    probe: str | Sequence[str] | None = None,
+    pooling: str | Sequence[str] | None = None,
     split: str | float | None = None,
     group: str | None = None,
     task: str | Mapping[str, str] = "auto",
     drop_rare: int = 0,
     seeds: int = 1,
-    controls: bool | str = False,
+    controls: bool | str | Sequence[str] = False,
     random_cache: Cache | str | os.PathLike[str] | None = None,
     model: str | os.PathLike[str] | None = None,
     subword: str = "mean",
@@ -72,7 +73,8 @@ def probe_layers(
 ) -> pd.DataFrame:
     """Fit a probe on every layer of a cache: the layer table, one row per target x pooling x layer x probe.
 
-    ``target``: label columns, comma-separated. ``probe``: names, comma-separated; by default logistic for classes and
+    Several names are a list, or one text with commas. ``target``: label columns. ``layers``: "all", numbers, or what
+    the command line takes ("0:12:2"). ``probe``: names; by default logistic for classes and
     ridge for numbers. ``split``: the column that says train, dev or test, or the fraction of rows for the test; by
     default the column ``split`` if there is one, else 0.2, stratified. ``group``: a column; no group is on both sides.
     ``task``: "auto", "classification", "regression" or "multilabel", or one for each target, as ``{"stars":
@@ -93,25 +95,25 @@ def probe_layers(
     """
     run = run_probes(
         [cache],
-        target.split(","),
+        names(target, "target"),
         options=ProbeOptions(
-            layers=layers,
-            probes=tuple(probe.split(",")) if probe else (),
-            poolings=tuple(pooling.split(",")) if pooling else (),
+            layers=layer_text(layers),
+            probes=names(probe, "probe"),
+            poolings=names(pooling, "pooling"),
             split=split,
             group=group,
             task=task,
-            seeds=seeds,
-            controls=controls,
+            seeds=whole(seeds, "seeds"),
+            controls=controls if isinstance(controls, bool | str) else ",".join(names(controls, "controls")),
             subword=subword,
-            tagging=Tagging(viterbi, max_words),
-            drop_rare=drop_rare,
+            tagging=Tagging(viterbi, whole(max_words, "max_words")),
+            drop_rare=whole(drop_rare, "drop_rare"),
             refit=False,  # a table has no probes in it
             verify=verify,
         ),
         random_cache=random_cache,
         models=() if model is None else (model,),
-        jobs=jobs,
+        jobs=whole(jobs, "jobs"),
     )
     for text in run.warnings:
         warnings.warn(text, ProbekitWarning, stacklevel=2)
@@ -220,27 +222,18 @@ def _warnings(
 
 @contextmanager
 def opened_caches(caches: Sequence[Cache | str | os.PathLike[str]], *, verify: bool = True) -> Iterator[list[Cache]]:
-    """Caches; those given by their path are closed at the end, and with ``verify`` checked as they are read."""
+    """Caches; those given by their path are closed at the end, and with ``verify`` checked as they are read.
+
+    Raises CacheError for one that says too little of how it was made.
+    """
     with ExitStack() as closing:
-        yield [
+        opened = [
             given if isinstance(given, Cache) else closing.enter_context(open_cache(given, verify=verify))
             for given in caches
         ]
-
-
-@contextmanager
-def workers(jobs: int) -> Iterator[Executor | None]:
-    """Processes that fit layers; none for a single job. (joblib's kind: needs no ``__main__`` guard in user code.)"""
-    if jobs == 1:
-        yield None
-        return
-    executor = ProcessPoolExecutor(max_workers=jobs)
-    try:
-        yield executor
-    except BaseException:
-        executor.shutdown(wait=False, kill_workers=True)
-        raise
-    executor.shutdown(wait=True)
+        for cache in opened:
+            check_made(cache.spec, f"{cache.path}, spec", error=CacheError)
+        yield opened
 
 
 def _record(

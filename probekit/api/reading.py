@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.api.preparing import pieces, pooled_range, texts_are
+from probekit.errors import SpecError
 from probekit.extraction import Reading, make_plan, run
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import kept_template
 from probekit.models.source import ModelSource
-from probekit.models.tokens import Encoded, data_words, encode, load_tokenizer
+from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
 from probekit.models.vocabulary import check_tokens
 from probekit.spec import Json, Listener, WindowStates
 from probekit.store import TokenStates, WordStates, stored_values, word_matrix
@@ -97,6 +98,11 @@ def _read(
             trust_remote_code=reader.trust_remote_code,
         ),
     )
+    first, last = backbone.stack.first, backbone.stack.deepest
+    if not first <= card["layer"] <= last:
+        message = f"the model's {cache['site']} states are of layers {first}..{last}"
+        raise SpecError("card of the probe, field 'layer'", message, str(card["layer"]))
+    choose_max_length(cache["max_length"], tokenizer, backbone.max_positions)  # that the model can read so many
     encoded = encode(
         tokenizer,
         texts,

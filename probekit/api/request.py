@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probekit.errors import SpecError
+from probekit.inputs.table import is_clean
 from probekit.models.layers import parse_layers
 from probekit.models.source import ModelSource
 from probekit.spec import LAST_LAYERS, PLACE, POOL_OVER, POOLING_NAMES, SIDES, SITES, Examples, Json
@@ -93,6 +94,8 @@ def check_request(request: Request) -> None:
         raise SpecError(f"--batch-tokens {request.batch_tokens}", "at least 1")
     if request.prompt is not None and request.prompt.count(PLACE) != 1:
         raise SpecError("--prompt", f"must have {PLACE} in it exactly once", repr(request.prompt))
+    if request.prompt is not None and not is_clean(request.prompt):
+        raise SpecError("--prompt", "must be UTF-8 text without NUL", ascii(request.prompt[:80]))
     if request.pool_over not in POOL_OVER:
         raise SpecError(f"--pool-over {request.pool_over}", f"one of {', '.join(POOL_OVER)}")
     if request.pool_over != "all" and "mean_skip_first" in (request.pooling or ()):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from probekit.api.predict import open_probe
+from probekit.api.arguments import texts_of
+from probekit.api.predict import filled_rows, find_probe, open_probe, strangers_code
 from probekit.api.same_model import same_model
 from probekit.errors import SpecError
 from probekit.evaluate.tagging import decode_words, lost_code
@@ -46,8 +47,9 @@ class TaggedText:
 
 def tag_texts(
     probe: str | os.PathLike[str],
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     *,
+    target: str | None = None,
     words: Sequence[Sequence[str]] | None = None,
     model: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -59,43 +61,48 @@ def tag_texts(
 
     ``words``: those of each text, if it was joined from them with single blanks; else texts are split at blanks, with
     punctuation and clitics apart. The model reads the words with single blanks between, as it did for the probe.
-    ``model``: as for ``predict``.
+    ``target``, ``model``: as for ``predict``. A blank text has no words.
 
     Raises SpecError for a probe of whole texts or one that can't be trusted or read, ModelError for another model,
-    InputError for empty text.
+    InputError where there is no text to read.
     """
-    saved = open_probe(Path(probe), texts)
+    listener = listener or Silent()
+    path = find_probe(Path(probe), target, listener)
+    saved, given = open_probe(path), texts_of(texts)
     if not is_of_words(saved.card):
-        raise SpecError(f"probe {probe}", "must be one of word tags", str(saved.card["task"]))
+        raise SpecError(f"probe {path}", "must be one of word tags", str(saved.card["task"]))
+    filled = filled_rows(given, listener)
+    texts = [given[i] for i in filled]
     spans = (
         [split_words(text) for text in texts]
         if words is None
-        else [[(a, b) for a, b in word_spans(sentence).tolist()] for sentence in words]
+        else [[(a, b) for a, b in word_spans(words[i]).tolist()] for i in filled]
     )
     split = [[text[a:b] for a, b in found] for text, found in zip(texts, spans, strict=True)]
     source = same_model(saved.card["cache"], model)
     from probekit.api.reading import Reader, read_words  # here, because it loads torch
 
-    reader = Reader(source, device, threads, trust_remote_code, listener or Silent())
+    reader = Reader(source, device, threads, trust_remote_code, listener)
     states, lost = read_words(reader, split, card=saved.card)
     classes = np.array(saved.card["labels"])
     lengths = np.array([len(sentence) for sentence in split])
-    codes = decode_words(
-        states,
-        saved.estimator,
-        np.arange(len(lost)),
-        lost=lost,
-        classes=classes,
-        lost_code=lost_code(classes, saved.card["task"]),
-        lengths=lengths if saved.card["viterbi"] else None,
-    )
-    tags = np.where(codes < 0, "", classes[codes]).tolist()
+    with strangers_code(path):
+        codes = decode_words(
+            states,
+            saved.estimator,
+            np.arange(len(lost)),
+            lost=lost,
+            classes=classes,
+            lost_code=lost_code(classes, saved.card["task"]),
+            lengths=lengths if saved.card["viterbi"] else None,
+        )
+        tags = np.where(codes < 0, "", classes[codes]).tolist()
     ends = np.cumsum(lengths)
     of_texts = [tags[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-    return [
-        TaggedText(text, tuple(found), tuple(mine), _entities(mine, found, saved.card))
-        for text, found, mine in zip(texts, spans, of_texts, strict=True)
-    ]
+    tagged = [TaggedText(text, (), (), _entities([], [], saved.card)) for text in given]
+    for i, found, mine in zip(filled, spans, of_texts, strict=True):
+        tagged[i] = TaggedText(given[i], tuple(found), tuple(mine), _entities(mine, found, saved.card))
+    return tagged
 
 
 def is_of_words(card: Json) -> bool:

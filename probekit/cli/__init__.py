@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
+import warnings
 
 import typer
 
 import probekit
+from probekit.cli.boundary import explain
 from probekit.cli.demo import demo
 from probekit.cli.extract import extract
 from probekit.cli.inspect import inspect, verify
 from probekit.cli.predict import predict
 from probekit.cli.probe import probe
-from probekit.errors import ProbekitError
+from probekit.cli.screen import finish, prepare_streams, say
+from probekit.cli.signals import end_on_signals
 
 app = typer.Typer(
     name="probekit",
@@ -41,46 +46,71 @@ def options(
         typer.echo(context.get_help())
 
 
-_INTERRUPTED = 130
-
-_USAGE_ERROR: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
-"""Base of all errors in the use of options; typer has a click of its own or not, depending on its version."""
+_SIGNALS = 128
+"""Exit codes above are those of signals."""
 
 
 def main() -> None:
     """Run a command: exit code 0, 2 for a mistake of the user's, 1 for a failure, 130 for an interruption."""
-    sys.exit(run(sys.argv[1:]))
+    prepare_streams()
+    end_on_signals()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what a user must know is said in probekit's own words
+        os.environ["PYTHONWARNINGS"] = "ignore"  # in the processes that it starts, too
+    try:
+        code = run(sys.argv[1:])
+    except BaseException as error:  # with --debug
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            say(line)
+        _, code = explain(error, sys.argv[1:], _names())
+    if code > _SIGNALS:
+        os._exit(code)  # at once: what Python does at its end would take a second Ctrl-C for an error of its own
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """``main`` for given arguments, returning the exit code."""
+    """``main`` for given arguments, returning the exit code: whatever happens, it is one line.
+
+    With ``--debug`` what happened is raised.
+    """
     debug = "--debug" in arguments  # before or after the command's name
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    code, failed = 0, None
     try:
-        code = app(
-            [argument for argument in arguments if argument != "--debug"], standalone_mode=False, prog_name="probekit"
-        )
-        if code == _INTERRUPTED:  # how typer hands on a Ctrl-C
-            return _fail("interrupted", _INTERRUPTED)
-        return int(code or 0)
-    except _USAGE_ERROR as error:
-        return _fail(f"{error.format_message()} (see probekit {_command(arguments)}-h)", 2)
-    except ProbekitError as error:
-        if debug:
-            raise
-        return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", _INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush stays quiet too
-        return 0
+        code = _invoke(arguments)
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (the one boundary)
+        failed = error
+    unprinted = finish(failed)
+    if unprinted is not None and failed in (None, unprinted):
+        if unprinted.errno == errno.EPIPE:  # the reader has seen enough
+            return 0
+        return _fail(f"standard output: can't be written to: {unprinted.strerror}", 1)
+    if failed is None:
+        return code
+    if debug:
+        raise failed
+    return _fail(*explain(failed, arguments, _names()))
 
 
-def _command(arguments: list[str]) -> str:
-    """The command among ``arguments`` with a blank after it, if there is one."""
-    names = [info.name or info.callback.__name__ for info in app.registered_commands if info.callback]
-    return next((f"{name} " for name in arguments if name in names), "")
+def _invoke(arguments: list[str]) -> int:
+    """Click's own ``main`` would take an EOFError of any library for a Ctrl-C."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise OSError(error.errno, "must exist, but was removed", "the working folder") from error
+    group = typer.main.get_command(app)
+    try:
+        with group.make_context("probekit", arguments) as context:
+            group.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
+
+
+def _names() -> list[str]:
+    return [info.callback.__name__ for info in app.registered_commands if info.callback]
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo("error: " + " ".join(message.split()), err=True)
+    say("error: " + " ".join(message.split()))
     return code

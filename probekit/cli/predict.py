@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
 
 def predict(
-    probe: Annotated[Path, typer.Argument(metavar="PROBE", help="A .skops file made by probe --save-probes.")],
+    probe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PROBE", help="A .skops file made by probe --save-probes, or their folder: the best on validation."
+        ),
+    ],
     data: Annotated[
         list[str] | None, typer.Argument(metavar="[DATA...]", help="Files or dataset as for extract; - reads lines.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text; may be given several times.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of DATA with the text. [default: found by name]")] = None,
+    target: Annotated[str | None, typer.Option(help="Which target, of a folder with probes of several.")] = None,
     model: Annotated[str | None, typer.Option(help="Where the model is, if not on the hub.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: the cores there are]")] = None,
@@ -30,20 +36,18 @@ def predict(
     """Use a saved probe on new text.
 
     Prints CSV with the answer and, for classes, the probability of each; for tags of words a line per entity or word
-    (on a terminal entities are coloured in their text).
+    (on a terminal entities are coloured in their text). A blank text has no answer: its cells are empty.
     """
+    _check_use(probe, data or [], text or [], column)
+    from probekit.api.predict import find_probe, reads_spans
     from probekit.api.predict import predict as run_predict
-    from probekit.api.predict import reads_spans
     from probekit.api.spans import END, START, character_spans
     from probekit.api.tagging import is_of_words, tag_texts
     from probekit.cli.progress import Bars
     from probekit.cli.tagged import print_tagged
     from probekit.errors import SpecError
-    from probekit.probes.saved import SUFFIX, read_card
+    from probekit.probes.saved import read_card
 
-    more = [name for name in data or [] if name.endswith(SUFFIX)]
-    if more:
-        raise SpecError("PROBE", "one saved probe at a time", " and ".join([str(probe), *more]))
     ids, texts, examples = _texts(data or [], text or [], column)
     options: dict[str, Any] = {
         "model": model,
@@ -51,67 +55,95 @@ def predict(
         "threads": threads,
         "trust_remote_code": trust_remote_code,
     }
-    card = read_card(probe)
-    if is_of_words(card):
-        with Bars() as bars:
-            tagged = tag_texts(
-                probe, texts, words=None if examples is None else examples.words, listener=bars, **options
-            )
-        print_tagged(ids, tagged, as_json=as_json)
-        return
-    if reads_spans(card):
-        if examples is None:
-            raise SpecError(f"probe {probe}", f"reads spans: give DATA with columns {START!r} and {END!r}")
-        options["spans"] = character_spans(examples).tolist()
     with Bars() as bars:
-        found = run_predict(probe, texts, listener=bars, **options)
-    _print(_rows(found, ids), as_json=as_json)
+        path = find_probe(probe, target, bars)
+        card = read_card(path)
+        if is_of_words(card):
+            words = None if examples is None else examples.words
+            tagged = tag_texts(path, texts, words=words, listener=bars, **options)
+        else:
+            if reads_spans(card):
+                if examples is None:
+                    raise SpecError(f"probe {path}", f"reads spans: give DATA with columns {START!r} and {END!r}")
+                options["spans"] = character_spans(examples).tolist()
+            found = run_predict(path, texts, listener=bars, **options)
+    if is_of_words(card):
+        print_tagged(ids, tagged, as_json=as_json)
+    else:
+        _print(_rows(found, ids), as_json=as_json)
+
+
+def _check_use(probe: Path, data: list[str], given: list[str], column: str | None) -> None:
+    """Raise SpecError for what is wrong whatever is in the files: before anything heavy is loaded."""
+    from probekit.errors import SpecError
+
+    if not probe.exists():
+        raise SpecError(f"probe {probe}", "there is no such file or folder")
+    more = [name for name in data if name.endswith(".skops")]
+    if more:
+        message = f"one saved probe at a time, or their folder ({probe.parent})"
+        raise SpecError("PROBE", message, " and ".join([str(probe), *more]))
+    if bool(data) == bool(given):
+        raise SpecError("predict", "needs either --text or DATA", "both" if data else "neither")
+    if "-" in data and len(data) > 1:
+        raise SpecError("DATA", "- (standard input) goes alone", " ".join(data))
+    if column is not None and (given or data == ["-"]):
+        raise SpecError(f"--column {column}", "is of DATA with columns; these are plain texts")
 
 
 def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[str], list[str], Examples | None]:
     """Ids, texts, and the data that they are from, if any."""
-    import sys
-
-    from probekit.errors import SpecError
-
-    if bool(data) == bool(given):
-        raise SpecError("predict", "needs either --text or DATA", "both" if data else "neither")
     if data == ["-"]:
-        given = sys.stdin.read().splitlines()
-        if not given:
-            raise SpecError("standard input", "needs a text per line", "nothing")
+        given = _lines()
     if given:
         return [str(i + 1) for i in range(len(given))], given, None
     from probekit.inputs import read_examples
 
-    examples = read_examples(data, text=column)
+    examples = read_examples(data, text=column, blank_texts=True)
     return [str(i) for i in examples.ids], examples.texts, examples
 
 
+def _lines() -> list[str]:
+    """The lines of standard input, blank ones too. (Only LF and CRLF end one: other characters are part of a text.)"""
+    import sys
+
+    from probekit.errors import SpecError
+    from probekit.inputs.plain_text import decode, split_lines
+
+    raw = getattr(sys.stdin, "buffer", None)
+    text = sys.stdin.read() if raw is None else decode(raw.read(), "standard input")
+    lines = split_lines(text)
+    if not lines:
+        raise SpecError("standard input", "needs a text per line", "nothing")
+    return lines
+
+
 def _rows(found: Prediction, ids: list[str]) -> list[Json]:
+    """One for each text; None where there is no answer."""
     rows: list[Json] = []
     for i, label in enumerate(found.labels.tolist()):
-        row: Json = {"id": ids[i], "prediction": label}
+        row: Json = {"id": ids[i], "prediction": _or_none(label)}
         if found.probability is not None:
-            row |= {
-                f"p_{name}": round(p, 6) for name, p in zip(found.classes, found.probability[i].tolist(), strict=True)
-            }
+            each = zip(found.classes, found.probability[i].tolist(), strict=True)
+            row |= {f"p_{name}": _or_none(round(p, 6)) for name, p in each}
         rows.append(row)
     return rows
 
 
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124  (NaN)
+
+
 def _print(rows: list[Json], *, as_json: bool) -> None:
-    import csv
     import json
-    import sys
+
+    from probekit.cli.screen import show_csv, show_json
 
     if as_json:
         for row in rows:
-            typer.echo(json.dumps(row, ensure_ascii=False))
+            show_json(row)
         return
     for row in rows:
         if isinstance(row["prediction"], list):
             row["prediction"] = json.dumps(row["prediction"], ensure_ascii=False)
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    show_csv([list(rows[0]), *(list(row.values()) for row in rows)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,21 +90,24 @@ def probe(
 
     Hyper-parameters are chosen on training rows, the best layer on validation rows, the score is of the test rows.
     """
+    # Before anything heavy is loaded: what can be wrong whatever is in the caches.
+    from probekit.api.arguments import check_counts
+
+    targets = target.split(",")
+    check_counts(targets, seeds, jobs)
+    side_tables = {"classes": per_class, "shots": shots or protocol, "transfer": transfer}
+    asked = [name for name, wanted in side_tables.items() if wanted]
+    check_outputs(out, asked, plot, save_probes, overwrite=overwrite)
+    few = _shots(shots, draws, protocol)
     import joblib
 
     from probekit.api.asking import ProbeOptions
     from probekit.api.probe import run_probes
     from probekit.cli.progress import Bars
+    from probekit.cli.screen import say
     from probekit.evaluate.tagging import Tagging
-    from probekit.report import json_path, side_path
 
-    few = _shots(shots, draws, protocol)
     jobs = joblib.cpu_count() if jobs is None else jobs
-    asked = [name for name, wanted in {"classes": per_class, "shots": few, "transfer": transfer}.items() if wanted]
-    beside = [] if out is None else [json_path(out), *(side_path(out, name) for name in asked)]
-    check_writable(out, beside, plot, overwrite=overwrite)
-    if save_probes is not None:
-        check_probe_folder(save_probes, overwrite=overwrite)
     options = ProbeOptions(
         layers=layers,
         probes=_names(probe_names),
@@ -134,50 +137,45 @@ def probe(
         )
     tables = {"shots": run.shots, "transfer": run.transfer, "classes": run.classes if per_class else None}
     side = {name: table for name, table in tables.items() if table is not None}
+    # Saved first: whoever reads the tables may go away, or have no room for them.
+    written = save_run(run, out=out, plot=plot, folder=save_probes, side=side)
     show_run(run, as_json=as_json, side=side)
-    save_run(run, out=out, plot=plot, folder=save_probes, side=side)
+    if written:
+        say(f"wrote {', '.join(map(str, written))}")
 
 
 def _shots(shots: str | None, draws: int, protocol: str | None) -> Shots | None:
     from probekit.errors import SpecError
-    from probekit.evaluate import MTEB, Shots
 
-    if protocol is not None:
-        if protocol != "mteb" or shots is not None:
-            raise SpecError(f"--protocol {protocol}", "mteb, without --shots")
-        return MTEB
-    if shots is None:
+    if protocol is not None and (protocol != "mteb" or shots is not None):
+        raise SpecError(f"--protocol {protocol}", "mteb, without --shots")
+    if shots is None and protocol is None:
         return None
-    numbers = shots.split(",")
+    numbers = (shots or "").split(",") if protocol is None else []
     if not all(number.strip().isdecimal() for number in numbers):
         raise SpecError(f"--shots {shots}", "numbers from 1, with commas")
-    return Shots(tuple(sorted({int(number) for number in numbers})), draws)
+    from probekit.evaluate import MTEB, Shots
+
+    return MTEB if protocol else Shots(tuple(sorted({int(number) for number in numbers})), draws)
 
 
-def check_probe_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise SpecError, before the work, for a folder in which probes could not be saved after it."""
-    from probekit.errors import SpecError
-
-    if folder.exists() and not folder.is_dir():
-        raise SpecError(f"--save-probes {folder}", "must be a folder")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise SpecError(f"--save-probes {folder}", "is not empty; use --overwrite or another folder")
-
-
-def check_writable(out: Path | None, beside: list[Path], plot: Path | None, *, overwrite: bool) -> None:
+def check_outputs(
+    out: Path | None, side: Sequence[str], plot: Path | None, folder: Path | None, *, overwrite: bool
+) -> None:
     """Raise SpecError before the work for what could not be written after it."""
     from probekit.errors import SpecError
+    from probekit.output import check_can_fill, check_can_write, json_path, side_path
 
     for option, path, kinds in (("--out", out, (".csv",)), ("--plot", plot, (".png", ".svg", ".pdf"))):
         if path is not None and path.suffix not in kinds:
             raise SpecError(f"{option} {path}", f"must end in {' or '.join(kinds)}")
-    for path in (out, *beside, plot):
-        if path is None:
-            continue
-        if not path.resolve().parent.is_dir():
-            raise SpecError(str(path), "the folder must exist", str(path.parent))
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise SpecError(str(path), "exists already; use --overwrite or another name")
+    if out is not None:
+        for path in (out, json_path(out), *(side_path(out, name) for name in side)):
+            check_can_write("--out", path, overwrite=overwrite)
+    if plot is not None:
+        check_can_write("--plot", plot, overwrite=overwrite)
+    if folder is not None:
+        check_can_fill("--save-probes", folder, overwrite=overwrite)
 
 
 def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] | None = None) -> None:
@@ -185,34 +183,32 @@ def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] |
 
     As JSON: the rows of the layer table; with ``side`` tables an object of them all, the layer table as "layers".
     """
-    import json
-
-    from rich.console import Console
-
+    from probekit.cli.screen import plain_table, say, screen, show_json
     from probekit.report import SIDE_TABLES, layer_tables, table_rows
 
     if as_json:
         rows = table_rows(run.table)
         everything = {"layers": rows} | {name: table_rows(table) for name, table in side.items()} if side else rows
-        typer.echo(json.dumps(everything, indent=1, ensure_ascii=False))
+        show_json(everything, indent=1)
     else:
-        console = Console(highlight=False)
+        console = screen()
         read = [item for cache in run.record["caches"] for item in cache["targets"].items()]
         how = {(name, target["task"]): target["how"] for name, target in read}
-        parts = [*layer_tables(run.table, how=how)]
+        parts = [*layer_tables(plain_table(run.table), how=how)]
         for name, table in (side or {}).items():
-            parts += SIDE_TABLES[name](table)
+            parts += SIDE_TABLES[name](plain_table(table))
         for part in parts:
             console.print(part)
             console.print()
     for text in run.warnings:
-        typer.echo(f"warning: {text}", err=True)
+        say(f"warning: {text}")
 
 
 def save_run(
     run: ProbeRun, *, out: Path | None, plot: Path | None, folder: Path | None, side: Mapping[str, pd.DataFrame]
-) -> None:
-    """Write what was asked for and say so."""
+) -> list[Path]:
+    """Write what was asked for; returns the files."""
+    from probekit.cli.screen import plain_table
     from probekit.report import draw_curves, side_path, write_csv, write_table
 
     written: list[Path] = []
@@ -220,14 +216,13 @@ def save_run(
         written += write_table(run.table, {**run.record, "warnings": list(run.warnings)}, out)
         written += [write_csv(table, side_path(out, name)) for name, table in side.items()]
     if plot is not None:
-        draw_curves(run.table, plot)
+        draw_curves(plain_table(run.table), plot)
         written.append(plot)
     if folder is not None:
         from probekit.api.predict import save_probes
 
         written += save_probes(run, folder)
-    if written:
-        typer.echo(f"wrote {', '.join(map(str, written))}", err=True)
+    return written
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -17,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from probekit.cli.screen import plain, say, screen
 
 QUIET_SECONDS = 10.0  # between lines where stderr is no terminal
 
@@ -34,10 +34,10 @@ class Bars:
     """A listener (``spec.Listener``): a bar per stage, or where stderr is no terminal a line now and then."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = screen(stderr=True)
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
             _Rate(),
@@ -53,7 +53,9 @@ class Bars:
         self._bars.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if error is not None and self._stage:
+            error.add_note(f"while {self._stage}")  # for the line that says what went wrong
         self._finish()
         self._bars.stop()
 
@@ -61,9 +63,9 @@ class Bars:
         """A new bar; one without ``total`` spins."""
         self._finish()
         self._stage, self._total, self._unit = name, total, unit
-        self._task = self._bars.add_task(name, total=total or None, unit=unit)
+        self._task = self._bars.add_task(plain(name), total=total or None, unit=unit)
         if self._bars.disable:
-            print(f"{name} ...", file=sys.stderr, flush=True)
+            say(f"{name} ...")
             self._printed = time.monotonic()
 
     def advance(self, done: int) -> None:
@@ -72,11 +74,14 @@ class Bars:
             self._bars.update(self._task, completed=done)
         if self._bars.disable and time.monotonic() - self._printed > QUIET_SECONDS:
             self._printed = time.monotonic()
-            print(f"{self._stage}: {done:,} of {self._total:,} {self._unit}", file=sys.stderr, flush=True)
+            say(f"{self._stage}: {done:,} of {self._total:,} {self._unit}")
 
     def note(self, text: str) -> None:
         """A line above the bars."""
-        self.console.print(text, style="dim", markup=False, soft_wrap=True)
+        if self._bars.disable:
+            say(text)
+        else:
+            self.console.print(plain(text), style="dim", soft_wrap=True)
 
     def _finish(self) -> None:
         if self._task is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
+from probekit.cli.screen import on_terminal, plain, screen
 from probekit.models.layers import layer_range
 from probekit.spec import Json
 from probekit.store import CacheSummary
@@ -104,10 +103,9 @@ def _print_rows(rows: dict[str, str]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, plain(value))
     # A file or a program gets whole lines.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 10_000)
-    console.print(table)
+    screen(width=None if on_terminal() else 10_000).print(table)
 
 
 def _state(summary: CacheSummary) -> str:

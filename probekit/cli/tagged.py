@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
 from rich.text import Text
 
+from probekit.cli.screen import on_terminal, plain, screen, show_csv, show_json
 from probekit.spec import Json
 
 if TYPE_CHECKING:
@@ -24,16 +20,16 @@ def print_tagged(ids: Sequence[str], found: Sequence[TaggedText], *, as_json: bo
     """One JSON object per text; or a CSV line per entity (or tagged word), in colours where somebody looks on."""
     if as_json:
         for name, tagged in zip(ids, found, strict=True):
-            typer.echo(json.dumps({"id": name, "text": tagged.text, **_parts(tagged)}, ensure_ascii=False))
-    elif sys.stdout.isatty() and all(tagged.entities is not None for tagged in found):
+            show_json({"id": name, "text": tagged.text, **_parts(tagged)})
+    elif on_terminal() and all(tagged.entities is not None for tagged in found):
         _print_coloured(found)
     else:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["id", "start", "end", "tag", "text"])
+        rows: list[list[Any]] = [["id", "start", "end", "tag", "text"]]
         for name, tagged in zip(ids, found, strict=True):
             key, tag = ("words", "tag") if tagged.entities is None else ("entities", "type")
             parts = _parts(tagged)[key]
-            writer.writerows([name, part["start"], part["end"], part[tag], part["text"]] for part in parts)
+            rows += [[name, part["start"], part["end"], part[tag], part["text"]] for part in parts]
+        show_csv(rows)
 
 
 def _parts(tagged: TaggedText) -> dict[str, list[Json]]:
@@ -50,13 +46,13 @@ def _parts(tagged: TaggedText) -> dict[str, list[Json]]:
 def _print_coloured(found: Sequence[TaggedText]) -> None:
     kinds = sorted({entity.type for tagged in found for entity in tagged.entities or ()})
     colour = {kind: COLOURS[i % len(COLOURS)] for i, kind in enumerate(kinds)}
-    console = Console()
+    console = screen()
     for tagged in found:
         line, at = Text(), 0
         for entity in tagged.entities or ():
-            line.append(tagged.text[at : entity.start])
+            line.append(plain(tagged.text[at : entity.start]))
             line.append(
-                f"[{tagged.text[entity.start : entity.end]} {entity.type}]", style=f"bold {colour[entity.type]}"
+                plain(f"[{tagged.text[entity.start : entity.end]} {entity.type}]"), style=f"bold {colour[entity.type]}"
             )
             at = entity.end
-        console.print(line.append(tagged.text[at:]))
+        console.print(line.append(plain(tagged.text[at:])))

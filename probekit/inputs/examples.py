@@ -36,8 +36,12 @@ def make_examples(
     text: str | None,
     id_column: str | None,
     mapping: Mapping[str, str] | None = None,
+    blank_texts: bool = False,
 ) -> Examples:
-    """Check and join tables; see ``read_examples`` for the rules and the errors. ``mapping``: names to parts."""
+    """Check and join tables; see ``read_examples`` for the rules and the errors. ``mapping``: names to parts.
+
+    ``blank_texts``: whether a text may be blank.
+    """
     named = table_parts(tables)
     if mapping is not None:
         tables, named = map_parts(tables, mapping)
@@ -45,8 +49,12 @@ def make_examples(
     columns = join_columns(tables, leave_out=ids_in)
     text_column = _find_text(tables, columns, ids_in) if text is None else without_blanks(text)
     _check_column(tables, text_column, "the text column must hold text", lists=("text",))
-    words = _words(tables, columns, text_column)
-    texts = _texts(tables, columns, text_column) if words is None else [" ".join(sentence) for sentence in words]
+    words = _words(tables, columns, text_column, blank_texts)
+    texts = (
+        _texts(tables, columns, text_column, blank_texts)
+        if words is None
+        else [" ".join(sentence) for sentence in words]
+    )
     ids = np.array([str(row) for row in range(len(texts))], dtype=np.object_)
     notes = [note for table in tables for note in table.notes]
     if ids_in is not None:
@@ -132,12 +140,13 @@ def _find_text(tables: Sequence[Table], columns: dict[str, NDArray[Any]], ids_in
             return name
     strings = [name for name, values in columns.items() if values.dtype.kind == "O" and name not in lists]
     if len(strings) != 1:
-        message = f"name the text column with --text; none of them is called {', '.join(TEXT_NAMES)}"
+        how = "name the text column (--text of extract, --column of predict)"
+        message = f"{how}; none of them is called {', '.join(TEXT_NAMES)}"
         raise InputError(tables[0].name, message, f"columns {', '.join(names)}")
     return strings[0]
 
 
-def _words(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str) -> list[list[str]] | None:
+def _words(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str, blank: bool) -> list[list[str]] | None:
     """The words of each row if the text column has lists of them."""
     with_words = [table for table in tables if name in table.lists]
     if not with_words or name not in columns:
@@ -148,7 +157,7 @@ def _words(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str)
             raise InputError(f"{table.name}, column {name!r}", message, dtype_words(table.columns[name]))
     words: list[list[str]] = [json.loads(cell or "[]") for cell in columns[name]]
     for row, sentence in enumerate(words):
-        if not sentence:
+        if not sentence and not blank:
             message = "every row must have a list of words"
             raise InputError(f"{place(tables, row)}, column {name!r}", message, columns[name][row] or "none")
         for number, word in enumerate(sentence, 1):
@@ -158,14 +167,15 @@ def _words(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str)
     return words
 
 
-def _texts(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str) -> list[str]:
+def _texts(tables: Sequence[Table], columns: dict[str, NDArray[Any]], name: str, blank: bool) -> list[str]:
     if name not in columns:  # as the id column it was left out
         return list(id_texts(tables, name))
     texts = columns[name]
     if texts.dtype.kind != "O":
         where = f"{tables[0].name}, column {name!r}"
         raise InputError(where, "the text column must hold text", dtype_words(texts))
-    _check_filled(tables, texts, name, "text")
+    if not blank:
+        _check_filled(tables, texts, name, "text")
     return list(texts)
 
 

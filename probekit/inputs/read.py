@@ -25,6 +25,7 @@ def read_examples(
     text: str | None = None,
     split: str | Mapping[str, str] | None = None,
     id_column: str | None = None,
+    blank_texts: bool = False,
 ) -> Examples:
     """Read and check labelled texts, n rows in the order of the sources.
 
@@ -34,7 +35,8 @@ def read_examples(
     of text called tokens or words, else the only column with text. ``split``: splits of hub datasets, separated by
     commas; without it all; or the part that each file or split is, as ``a=train,b=test`` or as a mapping.
     ``id_column``: without it the column "id", else rows are numbered from 0 through all sources, as they are for
-    "none" and "". Ids that restart in every file or split get its name before them: ``train/0``.
+    "none" and "". Ids that restart in every file or split get its name before them: ``train/0``. ``blank_texts``:
+    whether a text may be blank.
 
     Several files or splits need the same columns. A column "split" then says which part a row is from: by the names of
     files, folders and splits if all of them say one (see ``table_parts``), else by the file's name without its ending
@@ -67,7 +69,7 @@ def read_examples(
         tables = [table for source in parsed for table in _tables(source, names)]
         tables = _told_apart(tables)
         source = ", ".join(map(source_name, parsed))
-    return make_examples(tables, source, text=text, id_column=id_column, mapping=mapping)
+    return make_examples(tables, source, text=text, id_column=id_column, mapping=mapping, blank_texts=blank_texts)
 
 
 def examples_from_dataset_dict(

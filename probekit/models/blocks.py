@@ -42,11 +42,14 @@ class Stack:
     last_layer: str = "normed"
 
     @property
+    def deepest(self) -> int:
+        """The last layer there is."""
+        return self.n_layers + (self.last_layer == "both")
+
+    @property
     def normed_layer(self) -> int | None:
         """The layer to which the model's final norm was applied, if there is one."""
-        if not self.final_norm or self.last_layer == "raw":
-            return None
-        return self.n_layers + (self.last_layer == "both")
+        return self.deepest if self.final_norm and self.last_layer != "raw" else None
 
 
 class _Done(Exception):  # noqa: N818  (not an error: it ends a forward pass)
@@ -158,7 +161,7 @@ def stream_states(
         except _Done:
             return
     if stack.first == 0 and (stack.last_layer == "normed" or stack.normed_layer in wanted):
-        receive(stack.n_layers + (stack.last_layer == "both"), last)
+        receive(stack.deepest, last)
 
 
 def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, ...]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,17 @@ import skops.io
 from sklearn.base import BaseEstimator
 
 from probekit.errors import SpecError
+from probekit.output import replacing, write_whole
+from probekit.schema import check_card, shown
 from probekit.spec import Json
 
 SUFFIX = ".skops"
 CARD_VERSION = 1
+MOST_CARD_BYTES = 64 << 20
+MOST_BYTES = 8 << 30
+MOST_UNPACKED = 100
+"""Times its size that a probe may have unpacked: skops packs nothing, so it is about 1."""
+
 TRUSTED: tuple[str, ...] = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.compose._target.TransformedTargetRegressor",
@@ -42,14 +51,17 @@ def save_probe(path: Path, estimator: BaseEstimator, card: Json) -> None:
     """Write ``path`` (``.skops``) and its card beside it; the card gets the file's SHA-256.
 
     ``card``: what a prediction needs (model, revision, tokenizer, pooling, layer, maximum length, dtypes) and what a
-    reader wants to know (labels, scores). The card is written last: a probe without one was not finished.
+    reader wants to know (labels, scores). Both are written whole before either gets its name, the probe first: a kill
+    between the two leaves a probe without its card, or with the card of the one before it, and ``load_probe`` refuses
+    both, since the card has the SHA-256 of its probe.
     """
     data = skops.io.dumps(estimator)
-    path.write_bytes(data)
     whole = {"format": "probekit-probe", "format_version": CARD_VERSION, **card, "sha256": _sha256(data)}
-    card_path(path).write_text(
-        json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # The card's name is inside: the probe gets its own first.
+    with replacing(card_path(path), durable=True) as new_card:
+        new_card.write_bytes(text.encode("utf-8", "backslashreplace"))
+        write_whole(path, data, durable=True)
 
 
 def load_probe(path: Path) -> SavedProbe:
@@ -59,37 +71,70 @@ def load_probe(path: Path) -> SavedProbe:
     known to be harmless.
     """
     card = read_card(path)
-    data = path.read_bytes()
+    data = _read(path, f"probe {path}", MOST_BYTES)
     if _sha256(data) != card["sha256"]:
-        raise SpecError(f"probe {path}", f"must be the file that {card_path(path).name} speaks of", "other contents")
+        message = f"must be the file that {card_path(path).name} speaks of (if saving was interrupted, save it again)"
+        raise SpecError(f"probe {path}", message, "other contents")
     try:
+        _check_size(data)
         unknown = [name for name in skops.io.get_untrusted_types(data=data) if name not in TRUSTED]
-        if unknown:
-            raise SpecError(f"probe {path}", "may hold scikit-learn, NumPy and probekit types only", ", ".join(unknown))
-        estimator: Any = skops.io.loads(data, trusted=list(TRUSTED))
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
-        raise SpecError(f"probe {path}", "is damaged or not a skops file", str(error)[:160]) from error
+        estimator: Any = None if unknown else skops.io.loads(data, trusted=list(TRUSTED))
+    except Exception as error:
+        raise SpecError(f"probe {path}", "is damaged or not a skops file", _reason(error)) from error
+    if unknown:
+        raise SpecError(f"probe {path}", "may hold scikit-learn, NumPy and probekit types only", ", ".join(unknown))
     if not hasattr(estimator, "predict"):
         raise SpecError(f"probe {path}", "must be something that predicts", type(estimator).__name__)
     return SavedProbe(estimator, card)
 
 
 def read_card(path: Path) -> Json:
-    """The card of the probe at ``path``. Raises SpecError where there is none, or no such probe."""
+    """The card of the probe at ``path``, every field of it checked.
+
+    Raises SpecError where there is none, or no such probe.
+    """
     if path.suffix != SUFFIX or not path.is_file():
         raise SpecError(f"probe {path}", f"must be a {SUFFIX} file made by probekit probe --save-probes")
     card = card_path(path)
     try:
-        found = json.loads(card.read_text(encoding="utf-8"))
+        found = json.loads(_read(card, f"card {card}", MOST_CARD_BYTES).decode())
     except FileNotFoundError as error:
         raise SpecError(f"probe {path}", f"needs its card {card.name} beside it") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SpecError(f"card {card}", "must be readable JSON", str(error)[:160]) from error
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of 5,000 digits, a list in a list in …
+        raise SpecError(f"card {card}", "must be readable JSON", _reason(error)) from error
     if not isinstance(found, dict) or found.get("format") != "probekit-probe" or "sha256" not in found:
         raise SpecError(f"card {card}", "is not the card of a probe")
-    if found["format_version"] != CARD_VERSION:
-        raise SpecError(f"card {card}", f"this probekit reads version {CARD_VERSION}", str(found["format_version"]))
+    version = found.get("format_version")
+    if version != CARD_VERSION or type(version) is not int:
+        raise SpecError(f"card {card}", f"this probekit reads version {CARD_VERSION}", shown(version))
+    check_card(found, f"card {card}", error=SpecError)
     return found
+
+
+def _read(path: Path, source: str, most: int) -> bytes:
+    """All of a file; of a device there may be no end. Raises FileNotFoundError if there is none."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SpecError(source, "must be a file", "a folder" if path.is_dir() else "a device")
+        if status.st_size > most:
+            raise SpecError(source, f"must have at most {most:,} bytes", f"{status.st_size:,}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SpecError(source, "must be a file that can be read", error.strerror or str(error)) from error
+
+
+def _check_size(data: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > MOST_UNPACKED * len(data):
+        raise ValueError(f"{len(data):,} bytes that unpack to {unpacked:,}")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:160]
 
 
 def _sha256(data: bytes) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from probekit.output import json_path, side_path
 from probekit.report.figure import draw_curves
-from probekit.report.files import json_path, side_path, table_csv, table_rows, write_csv, write_table
+from probekit.report.files import table_csv, table_rows, write_csv, write_table
 from probekit.report.health_table import health_tables
 from probekit.report.side_tables import SIDE_TABLES
 from probekit.report.terminal import layer_tables

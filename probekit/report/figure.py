@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from probekit.output import write_whole
 from probekit.report.curves import curves
 from probekit.report.labels import LOOKED_UP, LOWEST_R2, METRIC_LABELS, TRIVIAL, WORDS_ALONE
 from probekit.spec import OF_WORDS
@@ -53,7 +55,9 @@ def draw_curves(table: pd.DataFrame, path: Path, *, title: str = "") -> None:
     with rc_context({"svg.hashsalt": "probekit"}):  # the same table, the same file
         figure = _figure(table, title)
         FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=150, metadata=UNDATED[path.suffix])
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=path.suffix[1:], dpi=150, metadata=UNDATED[path.suffix])
+    write_whole(path, drawn.getvalue())
 
 
 UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}

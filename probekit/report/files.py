@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from probekit.output import json_path, replacing, write_whole
 from probekit.spec import Json
 
 DIGITS = 6
@@ -26,45 +26,28 @@ def table_csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, float_format=f"%.{DIGITS}g", lineterminator="\n")
 
 
-def json_path(csv: Path) -> Path:
-    """Where the JSON beside ``csv`` is."""
-    return csv.with_suffix(".json")
-
-
-def side_path(csv: Path, name: str) -> Path:
-    """Where the table ``name`` that belongs to ``csv`` is.
-
-    >>> side_path(Path("layers.csv"), "classes").name
-    'layers.classes.csv'
-    """
-    return csv.with_suffix(f".{name}.csv")
-
-
 def write_csv(table: pd.DataFrame, csv: Path) -> Path:
-    """Write any table as CSV, whole under another name and then renamed; returns the path."""
-    _publish(csv, table_csv(table))
+    """Write any table as CSV; returns the path."""
+    write_whole(csv, _encoded(table_csv(table)))
     return csv
 
 
 def write_table(table: pd.DataFrame, record: Json, csv: Path) -> tuple[Path, Path]:
     """Write the CSV, and a JSON beside it with the same rows and the provenance; returns both paths.
 
-    Each is written whole under another name and then renamed.
+    Both are written before either gets its name.
     """
     record = record | {"rows": table_rows(table)}
     beside = json_path(csv)
-    _publish(csv, table_csv(table))
-    _publish(beside, json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    with replacing(csv) as new_csv, replacing(beside) as new_json:
+        new_csv.write_bytes(_encoded(table_csv(table)))
+        new_json.write_bytes(_encoded(json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n"))
     return csv, beside
 
 
-def _publish(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _encoded(text: str) -> bytes:
+    """UTF-8; a lone surrogate (of a file name that is none) becomes an escape, which JSON reads as such."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def plain_value(value: Any) -> Any:

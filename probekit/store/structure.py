@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import CacheError, SpecError
+from probekit.schema import check_spec
 from probekit.spec import Json
 from probekit.store import layout as names
 from probekit.store.fingerprint import fingerprint
@@ -210,6 +211,7 @@ def _structure(path: Path, file: h5py.File) -> Structure:
     spec, provenance = json.loads(root["spec"]), json.loads(root["provenance"])
     if not (isinstance(spec, dict) and isinstance(provenance, dict)) or fingerprint(spec) != root["fingerprint"]:
         raise CacheError(str(path), "is damaged: the spec does not match its fingerprint")
+    check_spec(spec, f"{path}, spec", error=CacheError)
     blocks: dict[str, Block] = {}
     for name, (dataset, block) in datasets.items():
         if block.is_text and block.n_bytes:
