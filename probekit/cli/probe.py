@@ -128,7 +128,7 @@ def probe(
     with Bars() as bars:
         run = run_probes(
             caches,
-            target.split(","),
+            targets,
             options=options,
             random_cache=random_cache,
             models=model or (),
