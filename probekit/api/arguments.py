@@ -62,5 +62,5 @@ def check_counts(targets: Sequence[str], seeds: int, jobs: int | None) -> None:
     for option, number in (("--seeds", seeds), ("--jobs", jobs)):
         if number is not None and number < 1:
             raise SpecError(f"{option} {number}", "at least 1")
-    if len(set(targets)) < len(targets) or not all(targets):
+    if not targets or len(set(targets)) < len(targets) or not all(targets):
         raise SpecError("--target", "column names, comma-separated, none twice", ",".join(targets))

@@ -59,7 +59,7 @@ def main() -> None:
         os.environ["PYTHONWARNINGS"] = "ignore"  # in the processes that it starts, too
     try:
         code = run(sys.argv[1:])
-    except BaseException as error:  # with --debug
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (with --debug)
         for line in "".join(traceback.format_exception(error)).splitlines():
             say(line)
         _, code = explain(error, sys.argv[1:], _names())

@@ -141,7 +141,7 @@ def prepare_streams() -> None:
 
 def finish(failed: BaseException | None) -> OSError | None:
     """Hand everything that was printed to the system; what it said if it would not take it, now or before."""
-    unprinted = failed if isinstance(failed, UnprintedError) else None
+    unprinted: OSError | None = failed if isinstance(failed, UnprintedError) else None
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

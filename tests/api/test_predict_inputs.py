@@ -1,4 +1,4 @@
-"""What a prediction takes: one text or several, a file or a folder of probes, lines, blanks; and Python's other values."""
+"""What a prediction takes: texts, lines and blanks, one probe or a folder of them; and other values of Python's."""
 
 from __future__ import annotations
 
@@ -148,6 +148,7 @@ def test_blank_texts_are_tagged_with_nothing(tmp_path, tiny_model):
     assert [tagged.text for tagged in tag_texts(path, "good film", model=tiny_model)] == ["good film"]
 
 
+@pytest.mark.filterwarnings("ignore::probekit.ProbekitWarning")
 def test_lists_and_numpys_numbers_as_arguments(here):
     plain = probe_layers("cache.h5", "label,score", layers="0,1", seeds=2)
     listed = probe_layers(

@@ -26,9 +26,9 @@ ANYTHING = [None, True, -1, 0.5, 1e308, 10**400, "", "x" * 200_000, "nonsense\x1
 
 RIGHT = {
     "format_version": [1],
-    **dict.fromkeys(("model", "revision", "tokenizer", "device", "target", "probe"), ["nonsense\x1b[31m"]),
-    **dict.fromkeys(("store_text", "chat_template", "viterbi"), [True]),
-    **dict.fromkeys(("tokens", "prompt", "quantize", "max_length", "stride"), [None]),
+    **{name: ["nonsense\x1b[31m"] for name in ("model", "revision", "tokenizer", "device", "target", "probe")},
+    **{name: [True] for name in ("store_text", "chat_template", "viterbi")},
+    **{name: [None] for name in ("tokens", "prompt", "quantize", "max_length", "stride")},
     "random_seed": [None, -1],
     "words": [None, "", "x" * 200_000, "nonsense\x1b[31m"],
     "poolings": [[]],
@@ -118,7 +118,7 @@ def test_layers_beyond_the_model_are_refused(here, capsys):
     with h5py.File("cache.h5", "r+") as file:
         spec = json.loads(file.attrs["spec"]) | {"layers": [0, 1, 7]}
         file.attrs["spec"], file.attrs["fingerprint"] = json.dumps(spec), fingerprint(spec)
-    with pytest.raises(CacheError, match="'layers'.*must be of 2 layers; got 7"):
+    with pytest.raises(CacheError, match=r"'layers'.*must be of 2 layers; got 7"):
         open_cache("cache.h5")
     path = edit_card(lambda card: put(card, "layer", 5_000))
     assert run(["predict", path, "--model", "model", "--text", "good"]) == 2
@@ -201,5 +201,5 @@ def test_a_probe_that_unpacks_to_far_more_is_not_unpacked(here):
         archive.writestr("schema.json", "[" * 5_000_000)
     path.write_bytes(packed.getvalue())
     edit_card(lambda card: card.update(sha256=hashlib.sha256(packed.getvalue()).hexdigest()))
-    with pytest.raises(SpecError, match="is damaged or not a skops file.*that unpack to 5,000,000"):
+    with pytest.raises(SpecError, match=r"is damaged or not a skops file.*that unpack to 5,000,000"):
         predict(path, "good", model="model")

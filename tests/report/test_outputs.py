@@ -1,4 +1,4 @@
-"""Files are written whole under another name and then renamed: a full disk or a kill leaves the old ones as they were."""
+"""Files are written whole under another name, then renamed: a full disk or a kill leaves the old ones as they were."""
 
 from __future__ import annotations
 
@@ -79,9 +79,13 @@ def test_a_kill_leaves_the_old_file(tmp_path):
 
 
 def test_an_error_in_between_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a") as partial:
-        partial.write_text("half")
-        raise KeyboardInterrupt
+    def write():
+        with replacing(tmp_path / "a") as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert not list(tmp_path.iterdir())
 
 
@@ -124,7 +128,7 @@ save_probe(Path({str(path)!r}), LogisticRegression().fit([[0.0], [1]], ["c", "d"
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
     assert done.returncode == (-9 if stop_at < 2 else 0)
     if stop_at == 1:
-        with pytest.raises(SpecError, match="must be the file that p.json speaks of"):
+        with pytest.raises(SpecError, match=r"must be the file that p\.json speaks of"):
             load_probe(path)
         return
     saved = load_probe(path)
