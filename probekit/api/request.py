@@ -82,33 +82,31 @@ ONLY_WHERE_ASKED = ("stride", "words", "last_layer")
 
 def check_request(request: Request) -> None:
     """Raise SpecError for what is wrong whatever the model."""
-    for name in request.pooling or ():
-        if name not in POOLING_NAMES:
-            raise SpecError(f"--pooling {name}", f"one of {', '.join(POOLING_NAMES)}")
-    if request.pooling is not None and (not request.pooling or len(set(request.pooling)) < len(request.pooling)):
-        raise SpecError("--pooling", "at least one, none twice", ",".join(request.pooling))
-    for option, dtype in (("--store-dtype", request.store_dtype), ("--token-dtype", request.token_dtype)):
-        if dtype not in STORAGE_DTYPES:
-            raise SpecError(f"{option} {dtype}", f"one of {', '.join(STORAGE_DTYPES)}")
-    if request.batch_tokens is not None and request.batch_tokens < 1:
-        raise SpecError(f"--batch-tokens {request.batch_tokens}", "at least 1")
-    if request.prompt is not None and request.prompt.count(PLACE) != 1:
-        raise SpecError("--prompt", f"must have {PLACE} in it exactly once", repr(request.prompt))
-    if request.prompt is not None and not is_clean(request.prompt):
-        raise SpecError("--prompt", "must be UTF-8 text without NUL", ascii(request.prompt[:80]))
-    if request.pool_over not in POOL_OVER:
-        raise SpecError(f"--pool-over {request.pool_over}", f"one of {', '.join(POOL_OVER)}")
-    if request.pool_over != "all" and "mean_skip_first" in (request.pooling or ()):
-        message = f"leaves out the first position of the whole input; with --pool-over {request.pool_over} take mean"
-        raise SpecError("--pooling mean_skip_first", message)
-    _check_stride(request)
     for option, name, names in (
+        ("--store-dtype", request.store_dtype, STORAGE_DTYPES),
+        ("--token-dtype", request.token_dtype, STORAGE_DTYPES),
+        ("--pool-over", request.pool_over, POOL_OVER),
         ("--side", request.side, SIDES),
         ("--site", request.site, SITES),
         ("--last-layer", request.last_layer, LAST_LAYERS),
     ):
         if name not in names:
             raise SpecError(f"{option} {name}", f"one of {', '.join(names)}")
+    for name in request.pooling or ():
+        if name not in POOLING_NAMES:
+            raise SpecError(f"--pooling {name}", f"one of {', '.join(POOLING_NAMES)}")
+    if request.pooling is not None and (not request.pooling or len(set(request.pooling)) < len(request.pooling)):
+        raise SpecError("--pooling", "at least one, none twice", ",".join(request.pooling))
+    if request.batch_tokens is not None and request.batch_tokens < 1:
+        raise SpecError(f"--batch-tokens {request.batch_tokens}", "at least 1")
+    if request.prompt is not None and request.prompt.count(PLACE) != 1:
+        raise SpecError("--prompt", f"must have {PLACE} in it exactly once", repr(request.prompt))
+    if request.prompt is not None and not is_clean(request.prompt):
+        raise SpecError("--prompt", "must be UTF-8 text without NUL", ascii(request.prompt[:80]))
+    if request.pool_over != "all" and "mean_skip_first" in (request.pooling or ()):
+        message = f"leaves out the first position of the whole input; with --pool-over {request.pool_over} take mean"
+        raise SpecError("--pooling mean_skip_first", message)
+    _check_stride(request)
     if request.site != "block" and request.last_layer != "normed":
         message = f"is of the residual stream; --site {request.site} has no final norm"
         raise SpecError(f"--last-layer {request.last_layer}", message)
