@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import probekit
+from probekit.errors import DiskError
 from probekit.store import verify
-from tests.store.store_cases import make_layout, write_all
+from tests.store.store_cases import begin, make_layout, write_all
 
 CHILD = """
 import os, resource, signal, sys
@@ -60,3 +65,36 @@ def test_a_write_that_fails_anywhere_is_one_error(tmp_path):
             assert "the disk or quota is full" in result
             assert "creating" not in left
     assert verify(whole).ok
+
+
+@pytest.mark.parametrize("for_good", [True, False], ids=["from then on", "once"])
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "ftruncate", "posix_fallocate", "link"])
+def test_a_call_that_fails_once_or_for_good(tmp_path, monkeypatch, call, for_good):
+    """Each of the calls in turn, until a creation needs no more of them."""
+    real, layout = getattr(os, call), make_layout(6, token_dtype="float16")
+    for failing in range(100):
+        count = itertools.count()
+
+        def sometimes(*arguments, count=count, failing=failing):
+            n = next(count)
+            if n == failing or (for_good and n > failing):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, sometimes)
+            try:
+                begin(tmp_path / "c.h5", layout).close()
+            except DiskError:
+                # (Whole, if only the folder could not be synced.)
+                assert set(os.listdir(tmp_path)) <= {"c.h5.partial"}
+                for left in tmp_path.iterdir():
+                    left.unlink()
+                continue
+            # Links may be missing: then the file is renamed.
+            assert call == "link" or next(count) <= failing
+        write_all(tmp_path / "c.h5", layout)
+        assert verify(tmp_path / "c.h5").ok
+        assert failing > 0 or call == "link"
+        return
+    pytest.fail("no end of it")

@@ -90,7 +90,8 @@ def test_who_creates_second_goes_on_with_the_first_one_s_file(tmp_path, no_locks
     publish = creation._publish
 
     def after_another(building, partial, stale):
-        monkeypatch.undo()
+        monkeypatch.setattr(creation, "_publish", publish)
+        monkeypatch.setattr(creation, "_building_path", lambda partial: partial.with_name("of another process"))
         with begin(path, layout) as first:
             first.write_window(make_states(layout, 1))
         publish(building, partial, stale)
