@@ -46,7 +46,7 @@ def demo(
         extra = f" --group {group} --seeds {GROUP_SEEDS}" if group else ""
         _say(f"\n$ probekit probe {cache} --target {targets} --layers all{extra}")
         with Bars() as bars:
-            options = ProbeOptions(group=group, seeds=GROUP_SEEDS if group else 1)
+            options = ProbeOptions(group=group, seeds=GROUP_SEEDS if group else 1, refit=False)
             run = run_probes([opened], targets.split(","), options=options, jobs=joblib.cpu_count(), listener=bars)
         show_run(run, as_json=False)
         runs.append(run)
