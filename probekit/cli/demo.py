@@ -49,7 +49,7 @@ def demo(
         extra = f" --group {group} --seeds {GROUP_SEEDS}" if group else ""
         commands.append(f"\n$ probekit probe {cache} --target {targets} --layers all{extra}")
         with Bars() as bars:
-            options = ProbeOptions(group=group, seeds=GROUP_SEEDS if group else 1)
+            options = ProbeOptions(group=group, seeds=GROUP_SEEDS if group else 1, refit=False)
             run = run_probes([opened], targets.split(","), options=options, jobs=joblib.cpu_count(), listener=bars)
         runs.append(run)
     opened.close()

@@ -150,12 +150,12 @@ def test_bad_data(here, capsys, content, message):
     assert files(here) == before
 
 
-def test_a_missing_label_is_named_at_probing(here, capsys):
-    (here / "data.tsv").write_text("text\tlabel\ngood\tpos\nbad\t\nfine\tpos\n")
+def test_labels_that_are_all_missing_are_said_at_probing(here, capsys):
+    (here / "data.tsv").write_text("text\tlabel\ngood\t\nbad\t\nfine\t\n")
     assert run(["extract", "model", "data.tsv", "--out", "new.h5"]) == 0
     capsys.readouterr()
     assert run(["probe", "new.h5", "--target", "label"]) == 2
-    assert "example 1, column 'label': every example must have a label" in capsys.readouterr().err
+    assert "column 'label': at least one row with a label; got none in 3 rows" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(here):
