@@ -92,6 +92,7 @@ def test_who_creates_second_goes_on_with_the_first_one_s_file(tmp_path, no_locks
     def after_another(building, partial, stale):
         monkeypatch.setattr(creation, "_publish", publish)
         monkeypatch.setattr(creation, "_building_path", lambda partial: partial.with_name("of another process"))
+        monkeypatch.setattr(creation, "_runs", lambda _: True)  # as this process is to another one
         with begin(path, layout) as first:
             first.write_window(make_states(layout, 1))
         publish(building, partial, stale)
