@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from probekit.evaluate import Shots
 
 
+DRAWS = 10
+
+
 def probe(
     caches: Annotated[list[Path], typer.Argument(metavar="CACHE...", help="Caches made by probekit extract.")],
     target: Annotated[str, typer.Option(help="Label column; several with commas.")],
@@ -56,7 +59,7 @@ def probe(
         str | None,
         typer.Option(help="Few-shot curves: rows of each class to learn from, as 1,2,4,8,16,32; OUT.shots.csv."),
     ] = None,
-    draws: Annotated[int, typer.Option(help="How often to draw those rows.")] = 10,
+    draws: Annotated[int, typer.Option(help="How often to draw those rows.")] = DRAWS,
     protocol: Annotated[
         str | None, typer.Option(help="mteb: few shots as MTEB's classification tasks have them; OUT.shots.csv.")
     ] = None,
@@ -151,6 +154,8 @@ def _shots(shots: str | None, draws: int, protocol: str | None) -> Shots | None:
         raise SpecError(f"--protocol {protocol}", "mteb, without --shots")
     if shots is None and protocol is None:
         return None
+    if protocol is not None and draws != DRAWS:
+        raise SpecError(f"--draws {draws}", f"goes with --shots; mteb's protocol has {DRAWS}")
     numbers = (shots or "").split(",") if protocol is None else []
     if not all(number.strip().isdecimal() for number in numbers):
         raise SpecError(f"--shots {shots}", "numbers from 1, with commas")

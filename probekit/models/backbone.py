@@ -121,29 +121,36 @@ class Backbone:
     def checked_on(self, texts: Sequence[NDArray[np.int32]], *, layer: int, batch_tokens: int) -> Backbone:
         """This backbone, or its form that reads one by one, if a short and a long one of ``texts`` differ in a batch.
 
-        ``texts``: token ids. The two are the shortest and the longest that a batch of ``batch_tokens`` may hold
-        together; ``layer`` is compared.
+        ``texts``: token ids. A batch as full as ``batch_tokens`` allows is read, and its first and last text, which are
+        as different in length as two in one batch can be, alone; ``layer`` is compared.
         """
-        together = _shortest_and_longest(self, texts, batch_tokens)
+        together = _full_batch(self, texts, batch_tokens)
         if self.single or not together:
             return self
+        ends = [together[0], together[-1]]
         batched: list[Tensor] = []
         alone: list[Tensor] = []
         self.stream(together, layers=(layer,), receive=lambda _layer, states: batched.append(states))
-        self._stream_alone(together, layers=(layer,), receive=lambda _layer, states: alone.append(states))
-        lengths = [len(text) for text in together]
-        if _same(self.model, torch.split(batched[0], lengths), torch.split(alone[0], lengths)):
+        self._stream_alone(ends, layers=(layer,), receive=lambda _layer, states: alone.append(states))
+        first, *_, last = torch.split(batched[0], [len(text) for text in together])
+        if _same(self.model, [first, last], torch.split(alone[0], [len(text) for text in ends])):
             return self
         return replace(self, single=True, batching=ALONE)
 
 
-def _shortest_and_longest(backbone: Backbone, texts: Sequence[NDArray[np.int32]], batch_tokens: int) -> list[list[int]]:
-    """Two of ``texts`` that may share a batch, as different in length as can be; none if no two may."""
+def _full_batch(backbone: Backbone, texts: Sequence[NDArray[np.int32]], batch_tokens: int) -> list[list[int]]:
+    """Texts that may share a batch, shortest first, as different in length as can be; none if no two may."""
     ordered = sorted((text for text in texts if len(text) <= (backbone.length_limit or len(text))), key=len)
-    for longest in reversed(ordered[1:]):
-        cost = 2 * len(longest) if backbone.padded else len(ordered[0]) + len(longest)
-        if cost <= batch_tokens:
-            return [ordered[0].tolist(), longest.tolist()]
+    for k in range(len(ordered) - 1, 0, -1):
+        shortest, longest = len(ordered[0]), len(ordered[k])
+        room = batch_tokens - (2 * longest if backbone.padded else shortest + longest)
+        if room < 0:
+            continue
+        between = ordered[1:k]
+        each = longest if backbone.padded else max(1, round(np.mean([len(text) for text in between or [ordered[0]]])))
+        step = max(1, len(between) // max(1, room // each))
+        chosen = between[::step][: room // each]
+        return [text.tolist() for text in (ordered[0], *chosen, ordered[k])]
     return []
 
 

@@ -17,7 +17,7 @@ BLANKS = "\t \n\t"
 """Around the sentinel; no template has these of its own."""
 
 TRIMS: dict[str, Callable[[str], str]] = {"": str, "both": str.strip, "left": str.lstrip, "right": str.rstrip}
-SENTINEL = "probekit text goes here"
+SENTINEL = 'probekit\'s "text"  <goes>\n\n& here'
 """Stands for the text while the chat template is rendered once; what is around it is the template's own."""
 
 

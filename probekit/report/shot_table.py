@@ -13,12 +13,14 @@ from probekit.report.curves import curves, named_caches
 from probekit.report.labels import METRIC_LABELS, number
 from probekit.report.layout import ByWidth, Cells, stacked_tables
 
+PER = {"accuracy": "rows of each class", "micro_f1": "rows with each label"}
+
 
 def shot_tables(shots: pd.DataFrame) -> Iterator[RenderableType]:
     """Per curve a title and a rich table: layers down, shots across, mean and standard deviation in the cells."""
     for curve in curves(shots):
         first = curve.iloc[0]
-        per = "rows of each class" if first["metric"] == "accuracy" else "rows"
+        per = PER.get(first["metric"], "rows")
         what = METRIC_LABELS[first["metric"]]
         title = f"{first['target']}: {what} after few {per}, {first['protocol']} protocol, {first['pooling']} pooling"
         cache = f", {first['model']}, cache {first['cache']}" if named_caches(shots) else ""

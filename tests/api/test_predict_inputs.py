@@ -158,7 +158,6 @@ def test_lists_and_numpys_numbers_as_arguments(here):
         seeds=np.int64(2),
         jobs=np.int32(1),
         pooling=["mean"],
-        max_words=np.int64(1000),
     )
     pd.testing.assert_frame_equal(listed, plain)
     assert probe_layers("cache.h5", "label", layers=np.int64(2))["layer"].tolist() == [2]

@@ -48,6 +48,18 @@ class LongTextsWrong(transformers.BertModel):
         return super().forward(input_ids=input_ids, attention_mask=attention_mask, **options)
 
 
+class LargeBatchesWrong(transformers.BertModel):
+    """What lies beyond the hundredth place of a batch is lost."""
+
+    def forward(self, input_ids=None, attention_mask=None, **options):
+        options.pop("position_ids", None)
+        found = super().forward(input_ids=input_ids, attention_mask=attention_mask, **options)
+        if input_ids.numel() <= 100:
+            return found
+        found.last_hidden_state.view(-1, 24)[100:] = 0
+        return found
+
+
 def planted(kind, **changes):
     torch.manual_seed(0)
     model = kind(build("bert", **changes).config)
@@ -91,6 +103,14 @@ def test_what_goes_wrong_in_long_texts_alone_is_found_on_the_data():
     assert backbone.checked_on(texts, layer=3, batch_tokens=40).way == "padded"
     assert backbone.checked_on(texts[:-1], layer=3, batch_tokens=2048).way == "padded"
     assert backbone.checked_on(texts[:1], layer=3, batch_tokens=2048) is backbone
+
+
+def test_what_goes_wrong_in_large_batches_alone_is_found_on_the_data():
+    backbone = prepared(planted(LargeBatchesWrong))
+    texts = [np.arange(1, 2 + n, dtype=np.int32) for n in range(30)]
+    assert backbone.way == "padded"
+    assert backbone.checked_on(texts, layer=3, batch_tokens=90).way == "padded"
+    assert backbone.checked_on(texts, layer=3, batch_tokens=400).way == "single"
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama", "mistral", "deberta-v2", "mamba", "t5", "bart"])

@@ -107,6 +107,10 @@ WILD = {
     "is long": ("{% for i in range(90000) %}aaaaaaaaaaaaaaaaaaaaaaaa{% endfor %}", "more than 1,000,000 characters"),
     "drops the message": ("hello", "exactly once"),
     "doubles the message": (CHAT + CHAT, "exactly once"),
+    "escapes the message": (CHAT.replace("m['content']", "(m['content'] | e)"), "exactly once"),
+    "quotes the message": (CHAT.replace("m['content']", "(m['content'] | tojson)"), "exactly once"),
+    "joins the message": (CHAT.replace("m['content']", "m['content'].split() | join(' ')"), "exactly once"),
+    "cuts some blanks": (CHAT.replace("m['content']", "m['content'].strip('\\t')"), "outer blanks"),
     "changes the message": (CHAT.replace("m['content']", "m['content'].upper()"), "exactly once"),
 }
 

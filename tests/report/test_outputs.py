@@ -40,7 +40,7 @@ def disk_of(n_bytes):
 
 
 def old_table():
-    return pd.read_csv(OLD / "layers.csv").astype({"selected": bool, "final_norm": bool})
+    return pd.read_csv(OLD / "layers.csv").astype({"selected": bool, "final_norm": bool}).assign(cache="old")
 
 
 WRITERS = {

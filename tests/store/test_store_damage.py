@@ -262,11 +262,16 @@ def test_a_column_of_words_that_holds_none(tmp_path, cell):
         _ = cache.words
 
 
-@pytest.mark.parametrize("column", ["none", 7, ["w"], {"a": 1}, True])
-def test_a_spec_that_names_no_column_of_words(tmp_path, column):
-    write_all(tmp_path / "c.h5", make_layout(3), spec=SPEC | {"words": column})
+def test_a_spec_that_names_no_column_of_words(tmp_path):
+    write_all(tmp_path / "c.h5", make_layout(3), spec=SPEC | {"words": "none"})
     with open_cache(tmp_path / "c.h5") as cache, pytest.raises(CacheError, match="column of words"):
         _ = cache.words
+
+
+@pytest.mark.parametrize("column", [7, ["w"], {"a": 1}, True])
+def test_a_spec_whose_words_are_no_name(tmp_path, column):
+    with pytest.raises(CacheError, match="field 'words': must be the name of a column"):
+        write_all(tmp_path / "c.h5", make_layout(3), spec=SPEC | {"words": column})
 
 
 # Unfinished files
