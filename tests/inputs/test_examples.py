@@ -76,8 +76,7 @@ def test_refused_columns_and_rows(tmp_path, content, options, message):
 def test_no_text_column_to_be_found(tmp_path):
     for content in ("a,b\nx,y\n", "a,b\n1,2\n"):
         assert error_of(write(tmp_path, "a.csv", content)) == (
-            "InputError: a.csv: name the text column (--text of extract, --column of predict); none of them is called "
-            "text, sentence, content, "
+            "InputError: a.csv: name the text column with --text; none of them is called text, sentence, content, "
             "review, utterance; got columns a, b"
         )
 

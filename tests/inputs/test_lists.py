@@ -99,9 +99,7 @@ def test_other_lists_are_not_found_as_the_text(tmp_path):
     path = jsonl(tmp_path, {"body": "b", "text": ["a"], "tokens": [1]})
     assert read_examples([path]).text_column == "body"
     path = jsonl(tmp_path, {"parts": ["a"]})
-    assert error_of(path).startswith(
-        "InputError: a.jsonl: name the text column (--text of extract, --column of predict); none"
-    )
+    assert error_of(path).startswith("InputError: a.jsonl: name the text column with --text; none of them is called")
 
 
 def test_lists_are_no_ids(tmp_path):
