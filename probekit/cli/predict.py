@@ -97,9 +97,13 @@ def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[
         given = _lines()
     if given:
         return [str(i + 1) for i in range(len(given))], given, None
+    from probekit.errors import InputError
     from probekit.inputs import read_examples
 
-    examples = read_examples(data, text=column, blank_texts=True)
+    try:
+        examples = read_examples(data, text=column, blank_texts=True)
+    except InputError as error:  # here --text is another option
+        raise InputError(error.source, error.allowed.replace("with --text", "with --column"), error.got) from error
     return [str(i) for i in examples.ids], examples.texts, examples
 
 

@@ -140,8 +140,7 @@ def _find_text(tables: Sequence[Table], columns: dict[str, NDArray[Any]], ids_in
             return name
     strings = [name for name, values in columns.items() if values.dtype.kind == "O" and name not in lists]
     if len(strings) != 1:
-        how = "name the text column (--text of extract, --column of predict)"
-        message = f"{how}; none of them is called {', '.join(TEXT_NAMES)}"
+        message = f"name the text column with --text; none of them is called {', '.join(TEXT_NAMES)}"
         raise InputError(tables[0].name, message, f"columns {', '.join(names)}")
     return strings[0]
 

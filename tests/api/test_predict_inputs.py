@@ -103,7 +103,7 @@ def test_lines_that_are_no_text(here, capsys, monkeypatch, data):
 def test_the_text_column_is_named_by_its_option(here, capsys):
     Path("d.csv").write_text("title,body\na,b\n")
     assert run(["predict", LABEL, "--model", "model", "d.csv"]) == 2
-    assert "--column of predict" in capsys.readouterr().err
+    assert "name the text column with --column" in capsys.readouterr().err
 
 
 def set_val_score(path, score):

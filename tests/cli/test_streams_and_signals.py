@@ -209,3 +209,12 @@ def test_a_killed_worker_is_one_line(running, number):
     *_, line = running.stderr.read().splitlines()
     assert line.startswith("error: --jobs 2: every process must live to its end")
     poll(lambda: not any(is_alive(pid) for pid in processes), seconds=20)
+
+
+def test_a_ctrl_c_is_for_the_command_alone(running):
+    """From its first moment on a worker keeps it waiting: taken while it starts, it would print a traceback."""
+    for worker in workers_of(running.pid):
+        os.kill(worker, signal.SIGINT)
+        status = (Path("/proc") / str(worker) / "status").read_text()
+        (pending,) = (line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd"))
+        assert int(pending, 16) & (1 << (signal.SIGINT - 1))
