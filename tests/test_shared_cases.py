@@ -93,7 +93,7 @@ def test_a_template_with_a_clock(here, models, capsys):
 def test_a_token_beyond_the_vocabulary(here, models, capsys):
     assert extract(models / "t_added_tokens", "added_token.csv") == 2
     line = error(capsys)
-    assert "[ENT]" in line
+    assert "[ent]" in line
     assert "added_token.csv" in line
 
 
