@@ -147,8 +147,9 @@ def check_spec(spec: Json, source: str, *, error: type[ProbekitError]) -> None:
     """Raise ``error`` for the first field that no spec of a cache can have."""
     _check_fields(spec, SPEC, source, error)
     deepest = spec.get("layers", [0])[-1]
-    if deepest > spec.get("n_layers", deepest):
-        raise error(f"{source}, field 'layers'", f"must be of {spec['n_layers']} layers", str(deepest))
+    last = spec.get("n_layers", deepest) + (spec.get("last_layer") == "both")
+    if deepest > last:
+        raise error(f"{source}, field 'layers'", f"must be of {last} layers", str(deepest))
 
 
 def check_made(spec: Json, source: str, *, error: type[ProbekitError]) -> None:
