@@ -220,7 +220,7 @@ def filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
     blank = [i + 1 for i, text in enumerate(texts) if not text.strip()]
     if blank:
         shown = ", ".join(map(str, blank[:10])) + (", …" if len(blank) > 10 else "")
-        listener.note(f"{len(blank)} of {len(texts)} texts are blank and have no answer: {shown}")
+        listener.note(f"{len(blank)} of {len(texts)} texts are blank and have no answer (counted from 1: {shown})")
     return filled
 
 

@@ -32,7 +32,7 @@ def demo(
     from probekit.api.asking import ProbeOptions
     from probekit.api.extract import extract
     from probekit.api.probe import run_probes
-    from probekit.cli.probe import show_run
+    from probekit.cli.probe import show_run, warn_of
     from probekit.cli.progress import Bars
     from probekit.output import write_whole
     from probekit.report import draw_curves, write_table
@@ -62,6 +62,7 @@ def demo(
     for command, run in zip(commands[1:], runs, strict=True):
         show(command)
         show_run(run, as_json=False)
+        warn_of(run)
     show(_reading(table))
     show(f"\nwrote {', '.join(map(str, written))}")
     show("\nThe same with your own text (a .csv, .tsv, .jsonl or .parquet with a text and a label column):")

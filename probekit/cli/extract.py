@@ -142,7 +142,7 @@ def _how_to_resume(out: Path) -> str:
 
     unfinished = partial_path(out)
     stored = stored_spec(unfinished) if unfinished.exists() else None
-    if stored is None:
-        return "nothing was written yet; run the same command again"
+    if stored is None or not stored.windows_done:
+        return "nothing is kept yet; run the same command again"
     done = f"{stored.windows_done} of {stored.n_windows} windows"
     return f"{done} are kept in {unfinished}; run the same command again to go on from there"

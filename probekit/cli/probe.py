@@ -142,9 +142,12 @@ def probe(
     side = {name: table for name, table in tables.items() if table is not None}
     # Saved first: whoever reads the tables may go away, or have no room for them.
     written = save_run(run, out=out, plot=plot, folder=save_probes, side=side)
-    show_run(run, as_json=as_json, side=side)
-    if written:
-        say(f"wrote {', '.join(map(str, written))}")
+    try:
+        show_run(run, as_json=as_json, side=side)
+    finally:  # whoever reads the tables may have gone away: what is to be known of them is on stderr all the same
+        warn_of(run)
+        if written:
+            say(f"wrote {', '.join(map(str, written))}")
 
 
 def _shots(shots: str | None, draws: int, protocol: str | None) -> Shots | None:
@@ -184,11 +187,11 @@ def check_outputs(
 
 
 def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] | None = None) -> None:
-    """The tables on stdout, the warnings on stderr.
+    """The tables on stdout.
 
     As JSON: the rows of the layer table; with ``side`` tables an object of them all, the layer table as "layers".
     """
-    from probekit.cli.screen import plain_table, say, screen, show_json
+    from probekit.cli.screen import plain_table, screen, show_json
     from probekit.report import SIDE_TABLES, layer_tables, table_rows
 
     if as_json:
@@ -205,6 +208,12 @@ def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] |
         for part in parts:
             console.print(part)
             console.print()
+
+
+def warn_of(run: ProbeRun) -> None:
+    """What a careful reader must know, on stderr."""
+    from probekit.cli.screen import say
+
     for text in run.warnings:
         say(f"warning: {text}")
 

@@ -56,7 +56,8 @@ class Bars:
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         if error is not None and self._stage:
             error.add_note(f"while {self._stage}")  # for the line that says what went wrong
-        self._finish()
+        if error is None:
+            self._finish()
         self._bars.stop()
 
     def stage(self, name: str, *, total: int, unit: str) -> None:

@@ -99,11 +99,12 @@ def build_table(
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
     choices, chosen, classes = [], [], []
+    several = len({curve.fits[0].target.name for curve in curves}) > 1
     for curve, again in zip(curves, kept, strict=True):
         best = curve.best
         of_curve = _rows(curve, best, origin, group)
         rows += of_curve
-        warnings += [*curve.fits[0].target.notes, *_warnings(curve, best, group)]
+        warnings += [*curve.fits[0].target.notes, *_warnings(curve, best, group, several=several)]
         if again is not None and not again.converged:
             warnings.append(f"{curve_name(curve)}: the fit on train and validation rows did not converge")
         choices.append(_choice(curve, best))
@@ -271,10 +272,13 @@ def _chosen_probe(curve: Curve, best: int, row: Json, kept: Kept | None) -> Chos
     )
 
 
-def _warnings(curve: Curve, best: int, group: Column | None) -> list[str]:
+def _warnings(curve: Curve, best: int, group: Column | None, *, several: bool) -> list[str]:
+    """``several``: whether other targets are in the table, so that it must be said of which one a sentence is."""
     worst = max(curve.fits, key=lambda f: (f.split.n_crossing, f.split.n_duplicate)).split
     n_seeds = len(curve.fits)
     found = [f"{text} (the worst of {n_seeds} splits)" if n_seeds > 1 else text for text in worst.warnings]
+    if several:
+        found = [f"{curve.fits[0].target.name}: {text}" for text in found]
     if len({tuple(np.sort(f.split.train)) for f in curve.fits}) < n_seeds:
         found.append(f"the {n_seeds} seeds divide the rows alike: the data's own split leaves nothing to chance")
     n_units = min(

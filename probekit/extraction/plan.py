@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 WINDOW_ROWS = 4096
 WINDOW_TOKENS = 256 * 1024
 WINDOW_BYTES = 512 * 1024**2
-WINDOW_WORK = {"cpu": 1.5e12, "mps": 1e14, "cuda": 9e14}
+WINDOW_WORK = {"cpu": 7.5e11, "mps": 1e14, "cuda": 9e14}
 """Floating-point operations of a window: about half a minute on a slow device of each kind, which a kill may cost."""
 
 

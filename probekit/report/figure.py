@@ -119,6 +119,9 @@ def _legend(table: pd.DataFrame, looks: Mapping[str, tuple[str, str]]) -> dict[s
     entries: dict[str, Artist] = {
         label or unnamed: Line2D([], [], color=colour, marker=marker) for label, (colour, marker) in looks.items()
     }
+    leaking = table[table["n_groups_crossing"].fillna(0) > 0]
+    for group in dict.fromkeys(leaking["group"]):
+        entries[f"LEAK: groups of {group} are in more than one part"] = Line2D([], [], linestyle="")
     entries["best on validation"] = Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="")
     entries["95% interval"] = Patch(color=GREY, alpha=BAND, linewidth=0)
     entries[" or ".join(dict.fromkeys(TRIVIAL[task] for task in table["task"]))] = _grey("baseline")

@@ -258,4 +258,10 @@ def _warnings(
         if len(unseen):
             names = ", ".join(str(classes[c]) for c in unseen[:5]) + (", …" if len(unseen) > 5 else "")
             found.append(f"no training rows for {len(unseen)} classes of the test part: {names}")
+        untested = np.setdiff1d(codes[parts["train"]], codes[parts["test"]])
+        if len(untested):
+            names = ", ".join(str(classes[c]) for c in untested[:5]) + (", …" if len(untested) > 5 else "")
+            found.append(
+                f"no test rows for {len(untested)} classes: {names}; how well they are told apart is not known"
+            )
     return tuple(found)
