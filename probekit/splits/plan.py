@@ -23,6 +23,8 @@ MIN_TRAIN_ROWS = 2
 MIN_TRAIN_GROUPS = 2
 """Groups that training needs: two inner folds."""
 
+OTHER = {"training": "test", "test": "training"}
+
 
 @dataclass(frozen=True)
 class Column:
@@ -253,15 +255,11 @@ def _warnings(
     if n_duplicate:
         found.append(f"{n_duplicate} of {len(parts['test'])} test texts also occur in train or validation")
     if rows.target.is_classes:
-        codes, classes = rows.target.codes, rows.target.classes
-        unseen = np.setdiff1d(codes[parts["test"]], codes[parts["train"]])
-        if len(unseen):
-            names = ", ".join(str(classes[c]) for c in unseen[:5]) + (", …" if len(unseen) > 5 else "")
-            found.append(f"no training rows for {len(unseen)} classes of the test part: {names}")
-        untested = np.setdiff1d(codes[parts["train"]], codes[parts["test"]])
-        if len(untested):
-            names = ", ".join(str(classes[c]) for c in untested[:5]) + (", …" if len(untested) > 5 else "")
-            found.append(
-                f"no test rows for {len(untested)} classes: {names}; how well they are told apart is not known"
-            )
+        train, test = (rows.target.codes[parts[part]] for part in ("train", "test"))
+        for part, lacking in (("training", np.setdiff1d(test, train)), ("test", np.setdiff1d(train, test))):
+            if len(lacking):
+                names = ", ".join(str(rows.target.classes[c]) for c in lacking[:5]) + (
+                    ", …" if len(lacking) > 5 else ""
+                )
+                found.append(f"no {part} rows for {len(lacking)} classes of the {OTHER[part]} part: {names}")
     return tuple(found)
