@@ -257,10 +257,13 @@ def _check_random(random: Cache, cache: Cache, layers: tuple[int, ...], poolings
 def _layers(cache: Cache, asked: str) -> tuple[int, ...]:
     if asked.strip() == "all":
         return cache.layers
-    layers = parse_layers(asked, int(cache.spec["n_layers"]) + (cache.spec.get("last_layer") == "both"))
+    shown = ", ".join(map(str, cache.layers))
+    try:
+        layers = parse_layers(asked, int(cache.spec["n_layers"]) + (cache.spec.get("last_layer") == "both"))
+    except SpecError as error:
+        raise SpecError(error.source, f"{error.allowed}; this cache has {shown}", error.got) from error
     missing = [layer for layer in layers if layer not in cache.layers]
     if missing:
-        shown = ", ".join(map(str, cache.layers))
         raise SpecError(f"--layers {asked}", f"this cache has layers {shown}", ", ".join(map(str, missing)))
     return layers
 

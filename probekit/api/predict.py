@@ -172,10 +172,15 @@ def find_probe(probe: Path, target: str | None, listener: Listener) -> Path:
         message = "has probes with different scores, of which none is the best: name one file"
         raise SpecError(f"probe {probe}", message, ", ".join(metrics))
     best = max(fitting, key=lambda path: _val_score(fitting[path]))
-    score = f"{_val_score(fitting[best]):.3f} on validation"
+    score = f"{_val_score(fitting[best]):.3f} on validation{_test_score(fitting[best])}"
     of_several = f", the best of {len(fitting)}" if len(fitting) > 1 else ""
     listener.note(f"using {best.name}: layer {fitting[best].get('layer')}, {score}{of_several}")
     return best
+
+
+def _test_score(card: Json) -> str:
+    score = card.get("scores", {}).get("score")
+    return f", {score:.3f} on test" if isinstance(score, int | float) else ""
 
 
 def _val_score(card: Json) -> float:

@@ -58,7 +58,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener, *, out:
     if "rendered" in job.known:
         template = kept_template(job.known, tokenizer)
     else:
-        template = make_template(request.prompt, chat=request.chat_template, tokenizer=tokenizer)
+        template = make_template(request.prompt, chat=request.chat_template, tokenizer=tokenizer, texts=examples.texts)
     n_layers, d_model = backbone.stack.n_layers, backbone.stack.d_model
     layers = asked_layers(request, n_layers)
     poolings = request.pooling or _default_poolings(causal=backbone.causal, pool_over=request.pool_over)

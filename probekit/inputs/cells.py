@@ -64,9 +64,9 @@ def type_cells(cells: NDArray[np.object_]) -> NDArray[Any]:
     """Convert a column of text to what all its cells are.
 
     ``cells``: (n,) str as in the file. Returns (n,): int64 if every cell is a whole number; float64 if every cell is a
-    number, inf, nan or empty (NaN); bool if every cell is true or false in any case; else ``cells`` unchanged. Blanks
-    around a number don't count. Words that other readers take for a gap (NA, null, None) stay words, and so do columns
-    with numbers that would lose leading zeros or digits.
+    number, inf, nan or empty (NaN); bool if every cell is true or false in any case, and with gaps among those text in
+    one spelling; else ``cells`` unchanged. Blanks around a number don't count. Words that other readers take for a gap
+    (NA, null, None) stay words, and so do columns with numbers that would lose leading zeros or digits.
 
     >>> type_cells(np.array(["1.5", "", "2"], dtype=object))
     array([1.5, nan, 2. ])
@@ -77,8 +77,11 @@ def type_cells(cells: NDArray[np.object_]) -> NDArray[Any]:
     given = [cell for cell in trimmed if cell]
     if not given:
         return cells
-    if len(given) == len(trimmed) and {cell.lower() for cell in set(given)} <= {"true", "false"}:
-        return np.array([cell.lower() == "true" for cell in trimmed], dtype=np.bool_)
+    if (lower := {cell.lower() for cell in set(given)}) <= {"true", "false"}:
+        if len(given) == len(trimmed):
+            return np.array([cell.lower() == "true" for cell in trimmed], dtype=np.bool_)
+        if len(set(given)) > len(lower):  # several spellings of one
+            return np.array([cell.lower() for cell in trimmed], dtype=np.object_)
     if not all(WHOLE.fullmatch(cell) or DECIMAL.fullmatch(cell) for cell in given):
         return cells
     numbers = exact_numbers([_number(cell) for cell in trimmed])

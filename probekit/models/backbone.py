@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from probekit.errors import ModelError
 from probekit.models import agreement, packing
 from probekit.models.blocks import Stack, accepted, find_stack, only_states, stream_states, with_last_layer
 from probekit.models.decoder_side import DecoderSide, one_side
+from probekit.models.foreign import first_line
 from probekit.models.sites import at_site
 
 LENGTHS = (3, 5, 5, 17)
@@ -73,9 +75,11 @@ class Backbone:
         """Read token ids as one batch; ``receive(layer, states)`` gets float32 (total_tokens, d_model), ragged.
 
         The order of tokens is that of ``sequences``. Packed where the model allows it, else padded on the right, or one
-        by one.
+        by one; so are the pieces of a text that lie on both sides of ``length_limit``.
         """
-        if self.single:
+        limit = self.length_limit
+        mixed = limit is not None and len({len(sequence) > limit for sequence in sequences}) > 1
+        if self.single or mixed:
             self._stream_alone(sequences, layers=layers, receive=receive)
             return
         if self.position_start is not None and max(map(len, sequences)) <= self.longest_packed:
@@ -105,7 +109,7 @@ class Backbone:
         self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
     ) -> None:
         """The same without any batch: all layers of all ``sequences`` are kept until the last one is read."""
-        alone = replace(self, position_start=None, single=False)
+        alone = replace(self, position_start=None, single=False)  # (and of one sequence there is no mixture)
         found: dict[int, list[Tensor]] = {layer: [] for layer in sorted(layers)}
         if self.position_start is not None:
             packing.switch_attention(self.model, "sdpa")
@@ -130,12 +134,29 @@ class Backbone:
         ends = [together[0], together[-1]]
         batched: list[Tensor] = []
         alone: list[Tensor] = []
-        self.stream(together, layers=(layer,), receive=lambda _layer, states: batched.append(states))
+        try:
+            self.stream(together, layers=(layer,), receive=lambda _layer, states: batched.append(states))
+        except (torch.OutOfMemoryError, MemoryError):
+            return self  # the run itself halves its batches
+        except (ValueError, IndexError, RuntimeError) as error:
+            if "memory" in str(error):
+                return self
+            return replace(self, single=True, batching=f"one by one: a batch fails ({first_line(error)})")
         self._stream_alone(ends, layers=(layer,), receive=lambda _layer, states: alone.append(states))
         first, *_, last = torch.split(batched[0], [len(text) for text in together])
         if _same(self.model, [first, last], torch.split(alone[0], [len(text) for text in ends])):
             return self
         return replace(self, single=True, batching=ALONE)
+
+
+def _settings(model: torch.nn.Module) -> dict[str, str]:
+    """Whatever is text among the attributes of a model's modules: how they are set up."""
+    return {
+        f"{name}.{attribute}".lstrip("."): value
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, str)
+    }
 
 
 def _full_batch(backbone: Backbone, texts: Sequence[NDArray[np.int32]], batch_tokens: int) -> list[list[int]]:
@@ -190,6 +211,7 @@ def prepare(
     ]
     rows = [[token + 1 if token == pad_id and token + 1 < vocabulary else token for token in row] for row in rows]
     one = _padded_inputs(rows[:1], pad_id, device)
+    settings = _settings(whole)
     stack = find_stack(model, one)
     causal = side == "decoder" or _is_causal(model, one)
     seen_at = with_last_layer(at_site(model, stack, one, site), last_layer)
@@ -198,6 +220,11 @@ def prepare(
     position_start, why = _try_packing(model, stack, rows, alone, pad_id)
     harmless = position_start is not None or _padding_is_harmless(model, stack, rows, alone, pad_id)
     single = one_by_one or not harmless
+    changed = [name for name, value in _settings(whole).items() if settings.get(name, value) != value]
+    if changed:
+        name = changed[0]
+        message = f"changes its own settings as it reads ({name}: {settings[name]} became {_settings(whole)[name]})"
+        raise ModelError("the model", f"{message}, so that a text's states depend on those read before it")
     if single:
         why = ALONE
     return Backbone(
@@ -289,7 +316,7 @@ def _is_causal(model: PreTrainedModel, inputs: dict[str, Tensor]) -> bool:
     embedded: list[Tensor] = []
 
     def watch(_module: torch.nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if not args or not torch.equal(args[0], inputs["input_ids"]):
+        if not args or not isinstance(args[0], Tensor) or not torch.equal(args[0], inputs["input_ids"]):
             return None  # a table of positions or the like
         embedded.append(output.detach().requires_grad_(True))
         return embedded[-1]
@@ -301,10 +328,24 @@ def _is_causal(model: PreTrainedModel, inputs: dict[str, Tensor]) -> bool:
             # A plain sum would be constant behind a norm.
             weighted = (first * torch.linspace(0.5, 1.5, len(first), device=first.device)).sum()
             gradients = torch.autograd.grad(weighted, embedded, allow_unused=True) if embedded else ()
+    except RuntimeError:  # it writes over what the gradient needs, or has none
+        return _first_token_stays(model, inputs)
     finally:
         for hook in hooks:
             hook.remove()
     return bool(embedded) and not any(bool(g[0, -1].any()) for g in gradients if g is not None)
+
+
+def _first_token_stays(model: PreTrainedModel, inputs: dict[str, Tensor]) -> bool:
+    """The same by another last token."""
+    changed = inputs["input_ids"].clone()
+    changed[0, -1] = changed[0, 0]
+    with torch.inference_mode():
+        a, b = (
+            model(**accepted(model, inputs | {"input_ids": ids}), output_hidden_states=True).hidden_states[-1][0, 0]
+            for ids in (inputs["input_ids"], changed)
+        )
+    return bool((a.float() - b.float()).norm() <= agreement.ROUNDING["float32"] * a.float().norm())
 
 
 def _try_packing(
@@ -324,7 +365,7 @@ def _try_packing(
     for position_start in (0, pad_id + 1):
         try:
             packed = _read(model, stack, _packed_inputs(rows, position_start, pad_id, alone[0].device))[0]
-        except (packing.PackingUnsupportedError, TypeError, IndexError, RuntimeError) as error:
+        except (TypeError, ValueError, IndexError, RuntimeError) as error:  # (PackingUnsupportedError is a ValueError)
             reason = f"padded: packing failed ({str(error).splitlines()[0]})"
             continue
         found = torch.split(packed, [len(row) for row in rows]) if len(packed) == sum(map(len, rows)) else ()
@@ -340,7 +381,10 @@ def _padding_is_harmless(
     model: PreTrainedModel, stack: Stack, rows: list[list[int]], alone: list[Tensor], pad_id: int
 ) -> bool:
     """Whether texts of several lengths in one batch, padded on the right, have the states that they have ``alone``."""
-    padded = _read(model, stack, _padded_inputs(rows, pad_id, alone[0].device))
+    try:
+        padded = _read(model, stack, _padded_inputs(rows, pad_id, alone[0].device))
+    except (ValueError, IndexError, RuntimeError):
+        return False
     found = [states[: len(row)] for states, row in zip(padded, rows, strict=True)]
     return _same(model, found, alone)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 
 from probekit.errors import SpecError
 
@@ -21,14 +25,16 @@ CHARACTERS = 1_000_000
 
 @dataclass(frozen=True)
 class Rendered:
-    """A text, or else what went wrong."""
+    """The texts, or else what went wrong."""
 
-    text: str | None
+    texts: list[str]
     problem: str = ""
 
 
-def rendered_chat(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
-    """``message`` as the user's only one, in the chat template, with the beginning of the answer.
+def rendered_chats(tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) -> list[str]:
+    """Each of ``messages`` as the user's only one, in the chat template, with the beginning of the answer.
+
+    The clock stands still meanwhile, so that they differ in the messages alone.
 
     A template is a program, so it runs in a process of its own that has 10 seconds and a gigabyte (where processes can
     be forked and limited; elsewhere it just runs).
@@ -36,16 +42,16 @@ def rendered_chat(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
     Raises SpecError for a template that raises, or does not end within these limits.
     """
     if not sys.platform.startswith("linux"):
-        return _checked(_render(tokenizer, message))
+        return _checked(_render(tokenizer, messages))
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_render_bounded, args=(sender, tokenizer, message), daemon=True)
+    process = context.Process(target=_render_bounded, args=(sender, tokenizer, messages), daemon=True)
     with warnings.catch_warnings():
         # Python warns of forks beside threads; the child runs the template and nothing else.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     sender.close()
-    found = Rendered(None, f"it did not end within {SECONDS} seconds and {MEMORY >> 30} GB")
+    found = Rendered([], f"it did not end within {SECONDS} seconds and {MEMORY >> 30} GB")
     with suppress(EOFError):  # it was killed at a limit
         if receiver.poll(2 * SECONDS):
             found = receiver.recv()
@@ -55,28 +61,33 @@ def rendered_chat(tokenizer: PreTrainedTokenizerBase, message: str) -> str:
     return _checked(found)
 
 
-def _checked(found: Rendered) -> str:
-    if found.text is None:
+def _checked(found: Rendered) -> list[str]:
+    if found.problem:
         raise SpecError("--chat-template", "the model's chat template must render a message", found.problem)
-    return found.text
+    return found.texts
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, message: str) -> Rendered:
-    try:
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
-        )
-    except Exception as error:  # noqa: BLE001  (a template can raise anything)
-        return Rendered(None, " ".join(f"{type(error).__name__}: {error}".split())[:300])
-    if not isinstance(text, str) or len(text) > CHARACTERS:
-        return Rendered(None, f"more than {CHARACTERS:,} characters" if isinstance(text, str) else "no text")
-    return Rendered(text)
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) -> Rendered:
+    found = []
+    for message in messages:
+        try:
+            text = tokenizer.apply_chat_template(
+                [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # noqa: BLE001  (a template can raise anything)
+            return Rendered([], " ".join(f"{type(error).__name__}: {error}".split())[:300])
+        if not isinstance(text, str) or len(text) > CHARACTERS + len(message):
+            return Rendered([], f"more than {CHARACTERS:,} characters" if isinstance(text, str) else "no text")
+        found.append(text)
+    return Rendered(found)
 
 
-def _render_bounded(sender: Connection, tokenizer: PreTrainedTokenizerBase, message: str) -> None:
+def _render_bounded(sender: Connection, tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) -> None:
     import resource  # noqa: PLC0415  (not on every system)
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    sender.send(_render(tokenizer, message))
+    now = datetime.now()
+    chat_template_utils.datetime = SimpleNamespace(now=lambda: now)  # (of this process alone)
+    sender.send(_render(tokenizer, messages))

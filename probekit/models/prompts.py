@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from probekit.errors import SpecError
-from probekit.models.chat import rendered_chat
+from probekit.models.chat import rendered_chats
 from probekit.spec import PLACE, Json
 
 BLANKS = "\t \n\t"
 """Around the sentinel; no template has these of its own."""
 
 TRIMS: dict[str, Callable[[str], str]] = {"": str, "both": str.strip, "left": str.lstrip, "right": str.rstrip}
+PROBES = ("A", "an end!\r\nof lines.\n", "\n\nNew lines\n", "  Blanks  ", "Word " * 400)
+"""Texts that a template may treat in another way: capitals, signs, line ends, blanks, many words."""
+
 SENTINEL = 'probekit\'s "text"  <goes>\n\n& here'
 """Stands for the text while the chat template is rendered once; what is around it is the template's own."""
 
@@ -47,10 +50,13 @@ class Template:
         return len(self.before) - (len(text) - len(text.lstrip()) if self.trim in ("both", "left") else 0)
 
 
-def make_template(prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokenizerBase) -> Template:
+def make_template(
+    prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = ()
+) -> Template:
     """The template of ``--prompt``, which has ``{text}`` in it once, and ``--chat-template``; both, or neither.
 
-    With ``chat`` the prompt is the user's message, followed by the beginning of the assistant's answer.
+    With ``chat`` the prompt is the user's message, followed by the beginning of the assistant's answer. ``texts``: that
+    will be read; of some it is seen whether the chat template does with them what it does with others.
 
     Raises SpecError if the tokenizer has no chat template, or one that does not keep the message as it is.
     """
@@ -61,16 +67,30 @@ def make_template(prompt: str | None, *, chat: bool, tokenizer: PreTrainedTokeni
         raise SpecError(
             "--chat-template", "needs a tokenizer with a chat template; this model's has none, so use --prompt"
         )
-    # Rendered once, for a template may hold the time. What becomes of the blanks says whether it cuts them off.
-    rendered = rendered_chat(tokenizer, f"{before}{BLANKS}{SENTINEL}{BLANKS}{after}")
-    if rendered.count(SENTINEL) != 1:
+    tried = [*PROBES, *_telling(texts, tokenizer.all_special_tokens)]
+    marked, *rendered = rendered_chats(
+        tokenizer, [f"{before}{text}{after}" for text in (f"{BLANKS}{SENTINEL}{BLANKS}", *tried)]
+    )
+    if marked.count(SENTINEL) != 1:
         raise SpecError("--chat-template", "the chat template must hold the message exactly once")
-    left, right = rendered.split(SENTINEL)
+    left, right = marked.split(SENTINEL)
+    # What becomes of the blanks says whether the template cuts them off.
     cut = (not left.endswith(BLANKS), not right.startswith(BLANKS))
-    if (cut[0] and left.endswith(BLANKS[-1])) or (cut[1] and right.startswith(BLANKS[0])):
-        raise SpecError("--chat-template", "the chat template must keep the message as it is, or cut off outer blanks")
     trim = {(False, False): "", (True, True): "both", (True, False): "left", (False, True): "right"}[cut]
-    return Template(left.removesuffix(BLANKS), right.removeprefix(BLANKS), add_special_tokens=False, trim=trim)
+    template = Template(left.removesuffix(BLANKS), right.removeprefix(BLANKS), add_special_tokens=False, trim=trim)
+    for text, found in zip(tried, rendered, strict=True):
+        if template.render(text) != found:
+            message = "the chat template must put the same around every text, and change the text by outer blanks alone"
+            raise SpecError("--chat-template", message, f"another prompt for {text[:60]!r}")
+    return template
+
+
+def _telling(texts: Sequence[str], special: Sequence[str]) -> list[str]:
+    """Texts in which a template that changes them is likely to show: long, short, with special tokens, and others."""
+    by_length = sorted(texts, key=len)
+    with_special = [text for text in texts if any(token in text for token in special)]
+    some = [*by_length[:3], *by_length[-3:], *with_special[:5], *texts[:: max(1, len(texts) // 20)]]
+    return list(dict.fromkeys(some))
 
 
 def kept_template(spec: Json, tokenizer: PreTrainedTokenizerBase) -> Template:

@@ -128,6 +128,8 @@ def encode(
         for i, (text, encoding) in enumerate(zip(part, batch.encodings, strict=True), start=start):
             if not encoding.ids:
                 raise InputError(f"example {ids[i]}", "must give at least one token", repr(text[:40]))
+            if any(encoding.type_ids) and "token_type_ids" in tokenizer.model_input_names:
+                raise ModelError("the model's tokenizer", "must give tokens of type 0 alone; other types are not read")
             _append(found, i, encoding, text, template, max_length=max_length, stride=stride, special=special_ids)
         on_progress(len(found.ids))
     return found

@@ -25,6 +25,9 @@ NO_WEIGHTS = re.compile(
 )
 """Masks, tables of positions and scales of a cache for generation, which older versions or other tools save too."""
 
+ADAPTER = re.compile(r"(^|\.)(base_model\.model|lora_\w+|prompt_encoder|ia3_l|adapters?)\.")
+"""What peft and its like call what they add; transformers drops it without a word."""
+
 NAMED = 3  # keys that a message names
 
 
@@ -62,6 +65,10 @@ def check_weights(source: str, model: PreTrainedModel, found: Mapping[str, Any],
     """
     wrong_shape = {name: f"{name} {tuple(there)} for {tuple(here)}" for name, there, here in found["mismatched_keys"]}
     absent = {str(name) for name in found["missing_keys"]} - wrong_shape.keys()
+    adapter = sorted(name for name in found["unexpected_keys"] if ADAPTER.search(name))
+    if adapter:
+        message = f"the checkpoint holds an adapter's weights ({adapter[0]}), which would not be used; merge it first"
+        raise ModelError(source, message)
     parts = {name for name, _ in model.named_children()}
     surplus = {name for name in found["unexpected_keys"] if not NO_WEIGHTS.search(name)}
     surplus = {name for name in surplus if _part(name, model.base_model_prefix) in parts}

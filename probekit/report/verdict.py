@@ -51,9 +51,11 @@ def _against_baselines(chosen: Json) -> tuple[str, bool]:
     floor = max(known.get(trivial, 0.0), 0.0) if metric == "r2" else known.get(trivial, math.nan)
     if low <= floor:
         above = "above" if score <= floor else "clearly above"
-        return f"Nothing readable here: {found} {interval} is not {above} {trivial}, {number(floor)}.", False
+        what = trivial if floor == known.get(trivial) else "zero, the mean of the test rows themselves"
+        held = f"{what}, {number(floor)}" if floor == known.get(trivial) else what
+        return f"Nothing readable here: {found} {interval} is not {above} {held}.", False
     if words in known and low <= known[words]:
-        verb = "Worse than" if known[words] > high else "The same as"
+        verb = "Worse than" if known[words] > high else "The same, as far as the test rows tell, as"
         return f"{verb} {words}: {found} {interval}, against {number(known[words])}.", True
     if not known:
         return f"Nothing to hold it against: {found} {interval}.", True

@@ -95,7 +95,7 @@ def test_an_estimate_says_what_it_counts(folder, tiny_model, monkeypatch, capsys
 def test_inspect_on_a_narrow_terminal_cuts_nothing(extracted, monkeypatch):
     extracted("narrow.h5", "--prompt", "words " * 20 + "{text}")
     file = io.StringIO()
-    monkeypatch.setattr(of_cli, "Console", lambda **_: Console(file=file, width=60, highlight=False, markup=False))
+    monkeypatch.setattr(of_cli, "screen", lambda **_: Console(file=file, width=60, highlight=False, markup=False))
     of_cli.print_summary(describe("narrow.h5"), full=True)
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= 60

@@ -11,7 +11,7 @@ import pytest
 from probekit import extract, predict
 from probekit.cli import run
 from probekit.errors import SpecError
-from probekit.models.chat import rendered_chat
+from probekit.models.chat import rendered_chats
 from probekit.models.prompts import make_template
 from probekit.models.source import locate
 from probekit.models.tokens import encode, load_tokenizer
@@ -111,6 +111,10 @@ WILD = {
     "quotes the message": (CHAT.replace("m['content']", "(m['content'] | tojson)"), "exactly once"),
     "joins the message": (CHAT.replace("m['content']", "m['content'].split() | join(' ')"), "exactly once"),
     "cuts some blanks": (CHAT.replace("m['content']", "m['content'].strip('\\t')"), "outer blanks"),
+    "cuts others": (CHAT.replace("m['content']", "m['content'].strip(' ')"), "outer blanks"),
+    "lowers the message": (CHAT.replace("m['content']", "(m['content'] | lower)"), "the same around every text"),
+    "cuts long messages": (CHAT.replace("m['content']", "m['content'][:50]"), "the same around every text"),
+    "says how long": (CHAT + "{{ messages[0]['content'] | length }}", "the same around every text"),
     "changes the message": (CHAT.replace("m['content']", "m['content'].upper()"), "exactly once"),
 }
 
@@ -130,4 +134,11 @@ def test_a_process_of_its_own_gives_what_the_tokenizer_gives(with_template):
     tokenizer = tokenizer_of(with_template(CHAT))
     message = [{"role": "user", "content": "good"}]
     expected = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    assert rendered_chat(tokenizer, "good") == expected
+    assert rendered_chats(tokenizer, ["good"]) == [expected]
+
+
+def test_a_template_that_treats_some_of_the_texts_in_another_way(with_template):
+    tokenizer = tokenizer_of(with_template("{% if 'dull' in messages[0]['content'] %}oh {% endif %}" + CHAT))
+    assert make_template(None, chat=True, tokenizer=tokenizer, texts=["good film", "bad plot"]).before == "the "
+    with pytest.raises(SpecError, match=r"the same around every text.*'a dull film'"):
+        make_template(None, chat=True, tokenizer=tokenizer, texts=["good film", "a dull film"])

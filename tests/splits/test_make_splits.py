@@ -238,7 +238,10 @@ def test_a_rare_class_in_an_official_split_is_no_error():
 def test_a_class_without_training_rows_is_warned_about():
     labels = [0, 1] * 40 + [2] * 20
     (split,) = make_splits(classes(labels), ids=names(100), split=official(60, 20, 20))
-    assert split.warnings == ("no training rows for 1 classes of the test part: 2",)
+    assert split.warnings == (
+        "no training rows for 1 classes of the test part: 2",
+        "no test rows for 2 classes of the training part: 0, 1",
+    )
 
 
 def test_crossing_groups_are_counted_and_called_a_leak():
