@@ -13,7 +13,10 @@ demo: .venv/ready
 
 # A process per core, each with one thread; a file's tests stay together, for they share what is slow to make.
 test: .venv/ready
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile -m "not slow"
+
+slow: .venv/ready
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile -m slow
 
 lint: .venv/ready
 	.venv/bin/ruff check .
@@ -21,4 +24,4 @@ lint: .venv/ready
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-.PHONY: demo test lint
+.PHONY: demo test slow lint

@@ -76,7 +76,7 @@ def test_blank_texts_on_the_command_line(here, capsys, monkeypatch):
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["id"] for row in rows] == ["1", "2", "3", "4"]
     assert [(row["prediction"], row["p_pos"]) for row in rows][1::2] == [("", ""), ("", "")]
-    assert "2 of 4 texts are blank and have no answer: 2, 4" in err
+    assert "2 of 4 texts are blank and have no answer (counted from 1: 2, 4)" in err
     Path("d.csv").write_text("id,review,x\nseven,good film,1\neight,,2\n")
     assert run(["predict", SCORE, "--model", "model", "d.csv", "--column", "review", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

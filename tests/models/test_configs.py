@@ -67,7 +67,10 @@ FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+SLOW = ("Llama's config",)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in FOLDERS])
 def test_any_value_of_any_field(tmp_path, data, capsys, name):
     make, file, others = FOLDERS[name]
     base, broken = make(tmp_path / "base"), tmp_path / "broken"

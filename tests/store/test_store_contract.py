@@ -268,7 +268,7 @@ def test_describe(tmp_path):
 
 
 def test_a_very_long_spec_fits(tmp_path):
-    spec = SPEC | {"prompt": "x" * 300_000}
+    spec = SPEC | {"prompt": "x" * 90_000 + "{text}", "note": "y" * 300_000}
     write_all(tmp_path / "c.h5", make_layout(3), spec=spec)
     assert stored_spec(tmp_path / "c.h5").spec == spec
 

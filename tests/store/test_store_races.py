@@ -39,7 +39,7 @@ except CacheError:
 """
 
 
-@pytest.mark.parametrize("_round", range(4))
+@pytest.mark.parametrize("_round", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2, 3))])
 def test_three_processes_without_locks_end_with_one_whole_cache(tmp_path, _round):
     path = tmp_path / "c.h5"
     root = Path(probekit.__file__).parents[1]
