@@ -76,7 +76,7 @@ def prepare_extraction(job: Job, handling: Handling, listener: Listener, *, out:
     )
     spans = character_spans(examples).tolist() if request.pool_over == "span" else None
     names = [f"{examples.source}, example {name}" for name in examples.ids]
-    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, names=names):
+    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, texts=examples.texts, names=names):
         listener.note(text)
     over = pooled_range(encoded, request.pool_over, spans, names=names)
     backbone = backbone.checked_on(pieces(encoded), layer=layers[-1], batch_tokens=batch_tokens)

@@ -112,7 +112,7 @@ def _read(
         stride=cache.get("stride"),
     )
     names = [f"text {i + 1}" for i in range(len(texts))]
-    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, names=names):
+    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, texts=texts, names=names):
         listener.note(text)
     n_cut = int(encoded.truncated.sum())
     if n_cut:

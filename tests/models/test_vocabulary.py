@@ -107,7 +107,7 @@ def test_what_is_said(folder, tmp_path, texts, notes):
     tokenizer = load_tokenizer(locate(folder))
     names = [str(i) for i in range(len(texts))]
     encoded = encode(tokenizer, texts, max_length=32, ids=names)
-    found = list(check_tokens(encoded, tokenizer, size=14, names=names))
+    found = list(check_tokens(encoded, tokenizer, size=14, texts=texts, names=names))
     assert len(found) == len(notes)
     assert all(text.startswith(note) for text, note in zip(found, notes, strict=True)), found
 
@@ -115,10 +115,30 @@ def test_what_is_said(folder, tmp_path, texts, notes):
 def test_the_tokenizer_of_a_smaller_model(folder, tmp_path):
     tokenizer = load_tokenizer(locate(folder))
     encoded = encode(tokenizer, ["good film"], max_length=32, ids=["0"])
-    assert list(check_tokens(encoded, tokenizer, size=20, names=["0"])) == []
-    assert list(check_tokens(encoded, tokenizer, size=None, names=["0"])) == []
-    (note,) = check_tokens(encoded, tokenizer, size=30_000, names=["0"])
+    assert list(check_tokens(encoded, tokenizer, size=20, texts=["good film"], names=["0"])) == []
+    assert list(check_tokens(encoded, tokenizer, size=None, texts=["good film"], names=["0"])) == []
+    (note,) = check_tokens(encoded, tokenizer, size=30_000, texts=["good film"], names=["0"])
     assert note == "the tokenizer knows 14 tokens, the model 30,000: it may be another model's"
+
+
+def test_characters_that_are_in_no_token_are_said(tmp_path, folder):
+    """A vocabulary of Latin letters without an unknown token drops all others and says nothing of it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {letter: i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    latin = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    latin.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=latin)
+
+    def notes(texts):
+        encoded = encode(tokenizer, texts, max_length=32, ids=[str(i) for i in range(len(texts))])
+        names = [str(i) for i in range(len(texts))]
+        return list(check_tokens(encoded, tokenizer, size=None, texts=texts, names=names))
+
+    assert notes(["good film", "bad plot"]) == []
+    (note,) = notes(["good фильм", "bad plot"])  # 5 of 16
+    assert note.startswith("31% of the texts' characters are in no token")
 
 
 def test_the_pieces_of_a_long_text_are_counted_once_each(folder, tmp_path):
