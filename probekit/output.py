@@ -30,7 +30,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _sync(partial)
+            sync(partial)
         partial.replace(final)
     except OSError as error:
         raise DiskError(str(path), "can't be written", error.strerror or str(error)) from error
@@ -104,7 +104,8 @@ def _partial(final: Path) -> Path:
     return final.with_name(f"{final.name[:_NAME]}.{os.getpid()}{final.suffix[-8:]}.partial")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or a rename inside a folder, is on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -36,11 +36,6 @@ def whole(value: Any, option: str) -> int:
     return int(value)
 
 
-def whole_or_none(value: Any, option: str) -> int | None:
-    """The same, where None leaves the choice to probekit."""
-    return None if value is None else whole(value, option)
-
-
 def texts_of(value: Any) -> list[str]:
     """The texts of a list, an array or a column; one text is a list of one.
 

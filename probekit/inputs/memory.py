@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,6 @@ from probekit.inputs.hub import choose_splits, table_from_dataset
 from probekit.inputs.scalars import words
 from probekit.inputs.sources import HUB_ID
 from probekit.inputs.table import LeftOut, Table, clean_names, without_blanks
-
-Sources: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 TEXTS = "list of texts"
 

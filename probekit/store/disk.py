@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from probekit.errors import DiskError
+from probekit.output import sync
 
 PIECE_BYTES = 1 << 20
 """Bytes handed to the kernel at a time: 9 MB at once took 2.5 to 4 times as long (ext4, dirty pages throttled)."""
@@ -71,11 +72,7 @@ def sync_data(fd: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Wait until a rename inside ``folder`` is on the disk."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(folder)
 
 
 def readable(n_bytes: int) -> str:

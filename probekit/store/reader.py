@@ -23,6 +23,7 @@ from probekit.spec import Json
 from probekit.store import layout as names
 from probekit.store.digest import sealed_digest
 from probekit.store.existing import PARTIAL_SUFFIX, partial_path
+from probekit.store.gone import Gone
 from probekit.store.hashing import hash_datasets, stored_digest
 from probekit.store.pread import FileRows, Identity, identity_of, read_span, replaced
 from probekit.store.structure import Block, Structure, check_file, inspect_file, open_checked, typed
@@ -103,34 +104,15 @@ def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
         raise
 
 
-class _Gone:
-    """Stands for a cache that can't be opened again: the error comes when something is asked of it.
-
-    (Raised while a task is unpickled, it would end the pool of processes, and nobody would see why.)
-    """
-
-    def __init__(self, error: CacheError) -> None:
-        self._error = error
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-        def ask(*_arguments: Any, **_options: Any) -> Any:
-            raise self._error
-
-        return ask
-
-
-def _open_again(path: Path, seal: bytes, verify: bool) -> Cache | _Gone:
+def _open_again(path: Path, seal: bytes, verify: bool) -> Cache | Gone:
     """A cache that another process had open: the same bytes, or what raises an error."""
     try:
         cache = open_cache(path)
     except CacheError as error:
-        return _Gone(error)
+        return Gone(error)
     if cache.seal != seal:
         cache.close()
-        return _Gone(replaced(path))
+        return Gone(replaced(path))
     return Cache(cache._file, cache._structure, cache._identity, verify=verify)
 
 
@@ -148,7 +130,7 @@ class Cache:
         self._verify = verify
         self._checked: set[str] = set()
 
-    def __reduce__(self) -> tuple[Callable[[Path, bytes, bool], Cache | _Gone], tuple[Path, bytes, bool]]:
+    def __reduce__(self) -> tuple[Callable[[Path, bytes, bool], Cache | Gone], tuple[Path, bytes, bool]]:
         return _open_again, (self.path, self.seal, self._verify)
 
     def __enter__(self) -> Cache:
