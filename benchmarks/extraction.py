@@ -31,7 +31,8 @@ from transformers.utils import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.corpus import long_tailed, sentences
-from probekit.extraction import Reading, make_plan, run
+from probekit.extraction.plan import make_plan
+from probekit.extraction.run import Reading, run
 from probekit.models import locate
 from probekit.models.backbone import Backbone
 from probekit.models.loading import Loading, load_backbone

@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from probekit.controls import MAX_WORDS, majority_class, mean_value, shuffled_labels, tfidf_features, word_counts
 from probekit.errors import InputError
+from probekit.evaluate.controls import (
+    MAX_WORDS,
+    majority_class,
+    mean_value,
+    shuffled_labels,
+    tfidf_features,
+    word_counts,
+)
 
 
 def test_majority_and_mean():

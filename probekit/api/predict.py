@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.api.arguments import texts_of
-from probekit.api.same_model import same_model
+from probekit.arguments import texts_of
 from probekit.errors import InputError, ProbekitError, SpecError
 from probekit.evaluate import label_probability
-from probekit.probes.saved import SUFFIX, SavedProbe, card_path, load_probe, read_card, save_probe
+from probekit.extraction.same_model import same_model
 from probekit.report.files import plain_value
+from probekit.saved import SUFFIX, SavedProbe, card_path, load_probe, read_card, save_probe
 from probekit.schema import READ, READ_IF_ASKED, check_usable
 from probekit.spec import OF_WORDS, ChosenProbe, Json, Listener, Silent
-from probekit.splits import label_lists
+from probekit.tasks import label_lists
 
 if TYPE_CHECKING:
     from probekit.api.probe import ProbeRun
@@ -138,7 +138,7 @@ def predict(
         raise SpecError("spans", f"one for each of {len(given)} texts", str(len(spans)))
     filled = filled_rows(given, listener)
     source = same_model(saved.card["cache"], model)
-    from probekit.api.reading import Reader, read_states  # here, because it loads torch
+    from probekit.extraction.reader import Reader, read_states  # here, because it loads torch
 
     states = read_states(
         Reader(source, device, threads, trust_remote_code, listener),

@@ -12,17 +12,17 @@ from importlib.metadata import version
 
 import pandas as pd
 
-from probekit.api.arguments import layer_text, names, whole
-from probekit.api.asking import Asked, ProbeOptions, check_run, prepare
-from probekit.api.names import cache_names
-from probekit.api.random_model import random_model_job, run_random_model
 from probekit.api.shots import shot_table
 from probekit.api.transfer import transfer_domains, transfer_table
-from probekit.api.workers import workers
-from probekit.controls import control_names
+from probekit.arguments import layer_text, names, whole
 from probekit.errors import CacheError, SpecError
+from probekit.evaluate.controls import control_names
+from probekit.evaluate.names import cache_names
+from probekit.evaluate.plan import Asked, ProbeOptions, check_run, prepare
 from probekit.evaluate.tagging import Tagging
 from probekit.evaluate.transfer import Domain, transfer_warnings
+from probekit.evaluate.workers import workers
+from probekit.extraction.random_model import random_model_job, run_random_model
 from probekit.schema import check_made
 from probekit.spec import ChosenProbe, Evaluation, Json, Listener, Silent
 from probekit.store import Cache, open_cache

@@ -7,8 +7,8 @@ from concurrent.futures import Executor
 
 import pandas as pd
 
-from probekit.api.asking import Asked
 from probekit.evaluate import Shots, few_shots
+from probekit.evaluate.plan import Asked
 from probekit.spec import Listener
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from probekit.api.arguments import texts_of
 from probekit.api.predict import filled_rows, find_probe, open_probe, strangers_code
-from probekit.api.same_model import same_model
+from probekit.arguments import texts_of
 from probekit.errors import SpecError
-from probekit.evaluate.tagging import decode_words, lost_code
+from probekit.extraction.same_model import same_model
 from probekit.inputs.raw_words import split_words
 from probekit.metrics import entity_spans
 from probekit.models.alignment import word_spans
 from probekit.spec import OF_WORDS, Json, Listener, Silent
+from probekit.tasks.decoding import decode_words
+from probekit.tasks.tags import lost_code
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def tag_texts(
     )
     split = [[text[a:b] for a, b in found] for text, found in zip(texts, spans, strict=True)]
     source = same_model(saved.card["cache"], model)
-    from probekit.api.reading import Reader, read_words  # here, because it loads torch
+    from probekit.extraction.reader import Reader, read_words  # here, because it loads torch
 
     reader = Reader(source, device, threads, trust_remote_code, listener)
     states, lost = read_words(reader, split, card=saved.card)

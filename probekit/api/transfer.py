@@ -7,8 +7,8 @@ from concurrent.futures import Executor
 
 import pandas as pd
 
-from probekit.api.asking import Asked
 from probekit.errors import SpecError
+from probekit.evaluate.plan import Asked
 from probekit.evaluate.transfer import Domain, plan_transfer, transfer
 from probekit.spec import Listener
 from probekit.store import Cache

@@ -29,11 +29,11 @@ def demo(
     import joblib
     import pandas as pd
 
-    from probekit.api.asking import ProbeOptions
     from probekit.api.extract import extract
     from probekit.api.probe import run_probes
     from probekit.cli.probe import show_run, warn_of
     from probekit.cli.progress import Bars
+    from probekit.evaluate.plan import ProbeOptions
     from probekit.output import write_whole
     from probekit.report import draw_curves, write_table
 

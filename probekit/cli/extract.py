@@ -89,10 +89,10 @@ def extract(
 
     Interrupted, the same command goes on where it stopped; finished, it returns at once.
     """
-    from probekit.api.extract import make_job, run_job
-    from probekit.api.request import Handling, Request
     from probekit.cli.progress import Bars
     from probekit.cli.summary import print_estimate, print_summary
+    from probekit.extraction.job import make_job, run_job
+    from probekit.extraction.request import Handling, Request
     from probekit.store import describe
 
     if out is not None and not estimate and not out.exists():
@@ -123,7 +123,7 @@ def extract(
     handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
     job = make_job(model, data, text=text, split=split, id_column=id_column, revision=revision, request=request)
     if out is None or estimate:
-        from probekit.api.estimating import estimate as estimate_job
+        from probekit.extraction.estimate import estimate as estimate_job
 
         with Bars() as bars:
             found = estimate_job(job, handling=handling, listener=bars)

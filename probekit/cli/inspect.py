@@ -33,7 +33,7 @@ def inspect(
 
 
 def _show_health(cache: Path, *, as_json: bool) -> None:
-    from probekit.api.health import cache_health
+    from probekit.api.inspect import cache_health
     from probekit.cli.progress import Bars
     from probekit.cli.screen import plain_table, screen, show_json
     from probekit.report import health_tables, table_rows

@@ -41,12 +41,12 @@ def predict(
     _check_use(probe, data or [], text or [], column)
     from probekit.api.predict import find_probe, reads_spans
     from probekit.api.predict import predict as run_predict
-    from probekit.api.spans import END, START, character_spans
     from probekit.api.tagging import is_of_words, tag_texts
     from probekit.cli.progress import Bars
     from probekit.cli.tagged import print_tagged
     from probekit.errors import SpecError
-    from probekit.probes.saved import read_card
+    from probekit.extraction.spans import END, START, character_spans
+    from probekit.saved import read_card
 
     ids, texts, examples = _texts(data or [], text or [], column)
     options: dict[str, Any] = {

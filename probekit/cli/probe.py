@@ -94,7 +94,7 @@ def probe(
     Hyper-parameters are chosen on training rows, the best layer on validation rows, the score is of the test rows.
     """
     # Before anything heavy is loaded: what can be wrong whatever is in the caches.
-    from probekit.api.arguments import check_counts
+    from probekit.arguments import check_counts
 
     targets = target.split(",")
     check_counts(targets, seeds, jobs)
@@ -104,10 +104,10 @@ def probe(
     few = _shots(shots, draws, protocol)
     import joblib
 
-    from probekit.api.asking import ProbeOptions
     from probekit.api.probe import run_probes
     from probekit.cli.progress import Bars
     from probekit.cli.screen import say
+    from probekit.evaluate.plan import ProbeOptions
     from probekit.evaluate.tagging import Tagging
 
     jobs = joblib.cpu_count() if jobs is None else jobs

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from probekit.cli.screen import on_terminal, plain, screen
-from probekit.models.layers import layer_range
+from probekit.layers import layer_range
 from probekit.spec import Json
 from probekit.store import CacheSummary
 from probekit.store.disk import readable
 
 if TYPE_CHECKING:
-    from probekit.api.estimating import Estimate
+    from probekit.extraction.estimate import Estimate
 
 
 AS_USUAL: dict[str, tuple[str, tuple[object, ...]]] = {

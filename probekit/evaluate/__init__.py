@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from probekit.evaluate.health import feature_health
-from probekit.evaluate.layer import label_probability
+from probekit.evaluate.diagnostics import feature_health
+from probekit.evaluate.few_shot import MTEB, Shots, few_shots, plan_shots
+from probekit.evaluate.fit import label_probability
 from probekit.evaluate.question import Question, StateSource
 from probekit.evaluate.run import evaluate, plan_fits
-from probekit.evaluate.shots import MTEB, Shots, few_shots, plan_shots
 from probekit.evaluate.table import Origin
 
 __all__ = [

@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from probekit.controls import common_labels, length_features, majority_class, mean_value, tfidf_features
-from probekit.evaluate.layer import METRIC, Fit, coded, probe_score
+from probekit.evaluate.controls import common_labels, length_features, majority_class, mean_value, tfidf_features
+from probekit.evaluate.fit import METRIC, Fit, coded, probe_score
 from probekit.metrics import SCORES
 from probekit.probes.grid_search import mean_over_folds, negative_log_loss, quiet_fit, r_squared
 

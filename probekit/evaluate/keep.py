@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
-from probekit.evaluate.layer import Fit, as_floats, predict
-from probekit.evaluate.work import Counter, run_tasks
+from probekit.evaluate.executor import Counter, run_tasks
+from probekit.evaluate.fit import Fit, as_floats, predict
 from probekit.probes import refit
 from probekit.spec import Listener
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from probekit.splits import DEFAULT_FRACTION, Column, Split, Target, make_splits
+from probekit.splits import DEFAULT_FRACTION, Column, Split, make_splits
+from probekit.tasks import Target
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,20 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.controls import shuffled_labels, word_counts
 from probekit.errors import SpecError
 from probekit.evaluate.baselines import LengthTask, TextTask, length_score, text_score, trivial_score
+from probekit.evaluate.controls import shuffled_labels, word_counts
+from probekit.evaluate.executor import Counter, run_tasks
+from probekit.evaluate.fit import METRIC, Fit, LayerOutcomes, LayerTask, Outcome, fit_layer
 from probekit.evaluate.keep import KeepTask, keep_probes
-from probekit.evaluate.layer import METRIC, Fit, LayerOutcomes, LayerTask, Outcome, fit_layer
 from probekit.evaluate.per_class import class_rows
 from probekit.evaluate.question import Question, StateSource, splits_for
 from probekit.evaluate.table import Curve, Origin, build_table
-from probekit.evaluate.work import Counter, run_tasks
 from probekit.metrics import SCORES
 from probekit.probes import PROBES
 from probekit.spec import Evaluation, Json, Listener, Silent
-from probekit.splits import Target, inner_folds
+from probekit.splits import inner_folds
+from probekit.tasks import Target
 
 DEFAULT_PROBE = {"classification": "logistic", "regression": "ridge", "multilabel": "logistic"}
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from probekit.evaluate.fit import METRIC, Fit, Outcome
 from probekit.evaluate.keep import Kept
-from probekit.evaluate.layer import METRIC, Fit, Outcome
 from probekit.metrics import (
     METRIC_NAMES,
     SCORES,

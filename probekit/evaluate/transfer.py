@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError
-from probekit.evaluate.layer import METRIC, Fit, as_floats, fit_on, part_score, predict
+from probekit.evaluate.executor import Counter, run_tasks
+from probekit.evaluate.fit import METRIC, Fit, as_floats, fit_on, part_score, predict
 from probekit.evaluate.question import Question, StateSource
 from probekit.evaluate.run import plan_fits
 from probekit.evaluate.table import best_layer
-from probekit.evaluate.work import Counter, run_tasks
 from probekit.metrics import SCORES, bootstrap_draws, interval
 from probekit.spec import TRANSFER_COLUMNS, Listener, Silent
-from probekit.splits import Target
+from probekit.tasks import Target
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.models.layers import layer_range
+from probekit.layers import layer_range
 from probekit.report.bars import Scale, scale_of
 from probekit.report.curves import curves, named_caches, records
 from probekit.report.labels import LEVEL, LOOKED_UP, METRIC_LABELS, TRIVIAL, WORDS_ALONE, number

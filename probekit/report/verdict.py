@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from probekit.models.layers import layer_range
+from probekit.layers import layer_range
 from probekit.report.curves import records
 from probekit.report.labels import LEVEL, LOOKED_UP, METRIC_LABELS, TRIVIAL, WORDS_ALONE, number
 from probekit.spec import OF_WORDS, Json

@@ -13,7 +13,7 @@ from probekit.errors import InputError, SpecError
 from probekit.splits.carve import take_groups, take_rows
 from probekit.splits.official import read_parts
 from probekit.splits.order import shuffled
-from probekit.splits.target import Target, is_missing
+from probekit.tasks.target import Target, is_missing
 
 DEFAULT_FRACTION = 0.2
 

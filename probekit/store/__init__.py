@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from probekit.store.cache import Cache, StoredSpec, open_cache, stored_spec
 from probekit.store.encoding import stored_values
 from probekit.store.existing import partial_path, windows_of
 from probekit.store.fingerprint import columns_digest, fingerprint, text_digest
-from probekit.store.reader import Cache, StoredSpec, open_cache, stored_spec
 from probekit.store.summary import CacheSummary, describe
 from probekit.store.token_states import TokenStates
 from probekit.store.verify import DatasetCheck, VerifyReport, verify

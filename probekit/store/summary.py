@@ -11,8 +11,8 @@ import numpy as np
 
 from probekit.spec import Json
 from probekit.store import layout as names
+from probekit.store.cache import final_norm_layers
 from probekit.store.existing import partial_path
-from probekit.store.reader import final_norm_layers
 from probekit.store.structure import inspect_file
 
 

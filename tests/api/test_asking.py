@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 
 from probekit import extract, open_cache, probe_layers
-from probekit.api.asking import ProbeOptions, task_of
-from probekit.api.names import cache_names
 from probekit.api.predict import predict, save_probes
 from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.errors import ProbekitError, SpecError
 from probekit.evaluate import MTEB, Shots
+from probekit.evaluate.names import cache_names
+from probekit.evaluate.plan import ProbeOptions, task_of
 from probekit.evaluate.tagging import Tagging
-from probekit.probes.saved import card_path
+from probekit.saved import card_path
 from tests.tiny import tiny_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::probekit.ProbekitWarning")

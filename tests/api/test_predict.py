@@ -13,14 +13,14 @@ import skops.io
 from sklearn.linear_model import LogisticRegression
 
 from probekit import extract, open_cache
-from probekit.api.asking import ProbeOptions
 from probekit.api.predict import predict, save_probes
 from probekit.api.probe import run_probes
-from probekit.api.reading import Reader, read_states
 from probekit.cli import run
 from probekit.errors import ModelError, SpecError
+from probekit.evaluate.plan import ProbeOptions
+from probekit.extraction.reader import Reader, read_states
 from probekit.models import locate
-from probekit.probes.saved import card_path, load_probe, save_probe
+from probekit.saved import card_path, load_probe, save_probe
 from probekit.spec import Silent
 from tests.tiny import save_tiny_bert
 
@@ -65,7 +65,7 @@ def test_only_blocks_up_to_the_layer_run(fitted, tiny_model, monkeypatch):
     layer = load_probe(path).card["layer"]
     calls = []
     forward = BertLayer.forward
-    from probekit.api import reading
+    from probekit.extraction import reader as reading
 
     loaded = reading.load_backbone
 

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from probekit import extract, predict, probe_layers, tag_texts
-from probekit.api.asking import ProbeOptions
 from probekit.api.predict import save_probes
 from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.errors import InputError, SpecError
+from probekit.evaluate.plan import ProbeOptions
 
 OLD = Path(__file__).parent.parent / "old"
 LABEL = "heads/old_model-label-mean-000-logistic.skops"

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from probekit import extract, open_cache
-from probekit.api.health import cache_health
+from probekit.api.inspect import cache_health
 from probekit.cli import run
 
 

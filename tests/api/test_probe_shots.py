@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from probekit import extract
-from probekit.api.asking import ProbeOptions
 from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.evaluate import Shots
+from probekit.evaluate.plan import ProbeOptions
 
 
 @pytest.fixture(scope="module")

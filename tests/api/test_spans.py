@@ -10,12 +10,12 @@ import torch
 import transformers
 
 from probekit import extract
-from probekit.api.asking import ProbeOptions
 from probekit.api.predict import predict, save_probes
 from probekit.api.probe import run_probes
-from probekit.api.spans import character_spans
 from probekit.cli import run
 from probekit.errors import InputError, SpecError, StaleCacheError
+from probekit.evaluate.plan import ProbeOptions
+from probekit.extraction.spans import character_spans
 from probekit.inputs import read_examples
 from tests.numpy_poolings import NUMPY_POOLINGS
 from tests.packaged import minilm

@@ -14,17 +14,17 @@ from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2
 
 from probekit import extract, open_cache, probe_layers
-from probekit.api.asking import ProbeOptions
 from probekit.api.predict import predict, save_probes
 from probekit.api.probe import run_probes
-from probekit.api.reading import Reader, read_words
 from probekit.api.tagging import Entity, tag_texts
 from probekit.cli import run
 from probekit.errors import InputError, SpecError
+from probekit.evaluate.plan import ProbeOptions
 from probekit.evaluate.tagging import Tagging
+from probekit.extraction.reader import Reader, read_words
 from probekit.inputs import read_examples
 from probekit.models import locate
-from probekit.probes.saved import card_path, load_probe
+from probekit.saved import card_path, load_probe
 from probekit.spec import Silent
 from probekit.store import WordStates, word_matrix
 from tests.inputs.cases import DATA, needs_data

@@ -14,7 +14,7 @@ import pytest
 from probekit import open_cache, predict
 from probekit.cli import run
 from probekit.errors import CacheError, SpecError
-from probekit.probes.saved import card_path, read_card
+from probekit.saved import card_path, read_card
 from probekit.schema import CARD, CARD_NEEDS, MADE, READ, SPEC
 from probekit.store.fingerprint import fingerprint
 from probekit.store.layout import STORAGE_DTYPES

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probekit.evaluate import Origin, Question, StateSource, evaluate
-from probekit.splits import read_target
+from probekit.tasks import read_target
 
 ORIGIN = Origin(model="m", revision="r", dataset="d", n_layers=2, n_truncated=0)
 

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probekit.controls import CONTROLS, control_names
 from probekit.errors import SpecError
+from probekit.evaluate.controls import CONTROLS, control_names
 from probekit.evaluate.mdl import block_ends, online_code_bits
 from probekit.splits import Column, inner_folds, make_splits
 from tests.evaluate.made_up import ask, classes, grid_search, made_up, numbers

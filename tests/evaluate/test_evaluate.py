@@ -19,10 +19,10 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probekit.controls import word_counts
 from probekit.errors import InputError, SpecError
 from probekit.evaluate import Question, StateSource, evaluate
 from probekit.evaluate.baselines import TextTask, text_score
+from probekit.evaluate.controls import word_counts
 from probekit.evaluate.run import plan_fits
 from probekit.report import table_csv
 from probekit.spec import TABLE_COLUMNS
@@ -251,7 +251,7 @@ def test_duplicates_are_counted_and_warned_about():
 
 
 def test_no_convergence_is_a_column_and_a_warning(monkeypatch):
-    from probekit.evaluate import layer as module
+    from probekit.evaluate import fit as module
 
     monkeypatch.setattr(
         module, "fit_probe", lambda *a, fit=module.fit_probe, **k: replace(fit(*a, **k), converged=False)

@@ -115,7 +115,7 @@ def test_every_seeds_scores_of_every_layer_and_ties_are_in_the_details():
 
 
 def test_what_the_heading_needs_of_whole_numbers():
-    from probekit.splits import read_target
+    from probekit.tasks import read_target
     from tests.evaluate.made_up import numbers as decimals
 
     rng = np.random.default_rng(0)

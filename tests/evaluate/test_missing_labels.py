@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probekit.controls import CONTROLS
 from probekit.evaluate import MTEB, Question, Shots, few_shots
-from probekit.evaluate.tagging import Tagging, WordSource, evaluate_tags, read_tags
+from probekit.evaluate.controls import CONTROLS
+from probekit.evaluate.tagging import Tagging, WordSource, evaluate_tags
 from probekit.evaluate.transfer import Domain, transfer
-from probekit.splits import Column, read_target
+from probekit.splits import Column
+from probekit.tasks import read_target
+from probekit.tasks.tags import read_tags
 from tests.evaluate.made_up import ORIGIN, ask, made_up, source_of
 from tests.evaluate.test_tagging import Layers, sentences, states_of
 
@@ -113,7 +115,7 @@ def test_mteb_draws_from_the_validation_part_where_its_rows_have_no_labels():
     split = np.array(["train", "train", "dev", "test"], dtype=object)[np.arange(120) % 4]
     labels = labels.copy()
     labels[split == "dev"] = ""
-    from probekit.evaluate.shots import PROTOCOLS
+    from probekit.evaluate.few_shot import PROTOCOLS
 
     question = Question(ids=np.arange(120).astype(str).astype(object), split=Column("split", split))
     (fit,) = PROTOCOLS["mteb"](target_of(labels), question, Shots((8,), 3, "mteb"))

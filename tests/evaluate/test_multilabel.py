@@ -10,7 +10,8 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_s
 
 from probekit.errors import InputError
 from probekit.evaluate import label_probability
-from probekit.splits import inner_folds, make_splits, read_target
+from probekit.splits import inner_folds, make_splits
+from probekit.tasks import read_target
 from tests.evaluate.made_up import ask, grid_search
 
 NAMES = ["calm", "fear", "joy"]

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
 from probekit.evaluate import MTEB, Question, Shots, few_shots
-from probekit.evaluate.shots import PROTOCOLS
+from probekit.evaluate.few_shot import PROTOCOLS
 from probekit.spec import SHOT_COLUMNS
 from probekit.splits import Column, make_splits
 from tests.evaluate.made_up import ORIGIN, classes, made_up, numbers, source_of

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
 from probekit.evaluate import MTEB, Question, Shots, few_shots
-from probekit.evaluate.shots import PROTOCOLS
+from probekit.evaluate.few_shot import PROTOCOLS
 from probekit.evaluate.transfer import Domain, transfer, transfer_warnings
 from probekit.splits import make_splits
 from tests.evaluate.made_up import ORIGIN, classes, source_of

@@ -17,10 +17,11 @@ from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
 from probekit.evaluate import Question
-from probekit.evaluate.tagging import Tagging, WordSource, evaluate_tags, plan_tag_fits, read_tags
-from probekit.evaluate.tagging.lookup import control_codes, lookup_codes
+from probekit.evaluate.tagging import Tagging, WordSource, evaluate_tags, plan_tag_fits
 from probekit.metrics import best_tags
 from probekit.splits import Column, inner_folds
+from probekit.tasks.lookup import control_codes, lookup_codes
+from probekit.tasks.tags import read_tags
 from tests.evaluate.made_up import ORIGIN, grid_search
 
 NAMES = {"person": ["anna", "ben", "carl"], "place": ["oslo", "rome", "york"]}

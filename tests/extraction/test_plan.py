@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probekit.errors import SpecError
-from probekit.extraction import make_plan
-from probekit.models.layers import parse_layers
+from probekit.extraction.plan import make_plan
+from probekit.layers import parse_layers
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80).map(lambda rows: np.array(rows, dtype=np.int32))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from probekit import extract
-from probekit.api import preparing
+from probekit.extraction import preparing
 from probekit.models import backbone as backbone_module
 from tests.numpy_poolings import NUMPY_POOLINGS
 from tests.packaged import load_transformers, minilm, smollm2

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from probekit.errors import OutOfMemoryError
-from probekit.extraction import Reading, make_plan, run
+from probekit.extraction.plan import make_plan
+from probekit.extraction.run import Reading, run
 from probekit.models.backbone import prepare
 from tests.models.families import build, reference_states
 

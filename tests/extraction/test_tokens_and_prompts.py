@@ -8,10 +8,10 @@ import torch
 import transformers
 
 from probekit import extract
-from probekit.api.asking import ProbeOptions
 from probekit.api.predict import predict, save_probes
 from probekit.api.probe import run_probes
 from probekit.errors import InputError, SpecError
+from probekit.evaluate.plan import ProbeOptions
 from tests.packaged import minilm
 from tests.tiny import tiny_texts
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from probekit import extract, open_cache
-from probekit.extraction import affordable_tokens, make_plan, plan_batches
+from probekit.extraction.plan import affordable_tokens, make_plan, plan_batches
 from probekit.store import describe, partial_path, windows_of
 from tests.tiny import save_tiny_data
 

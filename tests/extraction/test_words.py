@@ -11,11 +11,12 @@ import torch
 import transformers
 
 from probekit import extract
-from probekit.api import preparing
 from probekit.cli import run
 from probekit.errors import OutOfMemoryError, SpecError, StaleCacheError
-from probekit.extraction import Reading, make_plan
-from probekit.extraction import run as run_extraction
+from probekit.extraction import preparing
+from probekit.extraction.plan import make_plan
+from probekit.extraction.run import Reading
+from probekit.extraction.run import run as run_extraction
 from probekit.models import backbone as backbone_module
 from tests.packaged import load_transformers, minilm, smollm2
 

@@ -50,7 +50,7 @@ def test_a_clock_changes_nothing(tmp_path, with_template, tiny_data, monkeypatch
     assert run(["probe", "a.h5", "--target", "label", "--layers", "2", "--save-probes", "heads"]) == 0
     (probe,) = (tmp_path / "heads").glob("*.skops")
     assert json.loads(probe.with_suffix(".json").read_text())["cache"]["rendered"] == first.spec["rendered"]
-    from probekit.probes.saved import load_probe
+    from probekit.saved import load_probe
 
     found = predict(probe, first.texts[:6], model=model)
     expected = load_probe(probe).estimator.predict_proba(first.layer(2)[:6])
@@ -58,7 +58,7 @@ def test_a_clock_changes_nothing(tmp_path, with_template, tiny_data, monkeypatch
 
 
 def test_an_unfinished_cache_goes_on_with_what_was_rendered(tmp_path, with_template, tiny_data, monkeypatch):
-    from probekit.api import filling
+    from probekit.extraction import filling
     from probekit.store import partial_path, stored_spec
 
     monkeypatch.chdir(tmp_path)

@@ -309,7 +309,7 @@ def test_a_rope_that_depends_on_the_length_sets_a_limit_for_batches():
     """Trap: one long text in the batch changes the rotary positions of the short ones (Phi-3's longrope)."""
     import numpy as np
 
-    from probekit.extraction import make_plan
+    from probekit.extraction.plan import make_plan
 
     factors = {"short_factor": [1.0] * 6, "long_factor": [4.0 + i for i in range(6)]}
     rope = {

@@ -115,7 +115,7 @@ def test_the_whole_way(tmp_path, decoder, tiny_data, monkeypatch, capsys):
     with open_cache("both.h5") as cache:
         texts, states = cache.texts[:8], cache.layer(3)[:8]
     found = predict(probe, texts, model=decoder)
-    from probekit.probes.saved import load_probe
+    from probekit.saved import load_probe
 
     assert found.labels.tolist() == load_probe(probe).estimator.predict(states).tolist()
     for options in ("--last-layer final", "--last-layer raw --site mlp", "--layers 4 --last-layer both"):

@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from probekit.cli import run
 from probekit.errors import DiskError, SpecError
 from probekit.output import check_can_fill, check_can_write, replacing, write_whole
-from probekit.probes.saved import card_path, load_probe, save_probe
 from probekit.report import draw_curves, write_csv, write_table
+from probekit.saved import card_path, load_probe, save_probe
 
 OLD = Path(__file__).parent.parent / "old"
 
@@ -113,7 +113,7 @@ def test_a_kill_while_a_probe_is_saved(tmp_path, stop_at):
 import os, signal
 from pathlib import Path
 from sklearn.linear_model import LogisticRegression
-from probekit.probes.saved import save_probe
+from probekit.saved import save_probe
 seen, rename = [], os.rename
 def stop(event, arguments):
     if event == "os.rename":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from probekit.splits import Column, Split, Target, read_target
+from probekit.splits import Column, Split
+from probekit.tasks import Target, read_target
 
 
 def names(n: int) -> np.ndarray:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit.errors import InputError, SpecError
-from probekit.splits import Column, Split, make_splits, read_parts, read_target
+from probekit.splits import Column, Split, make_splits, read_parts
+from probekit.tasks import read_target
 from tests.splits.split_cases import (
     check_disjoint_and_complete,
     classes,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from probekit.errors import InputError, SpecError
-from probekit.splits import Column, inner_folds, make_splits, read_target
+from probekit.splits import Column, inner_folds, make_splits
+from probekit.tasks import read_target
 from tests.splits.split_cases import names
 
 NOTHING = [None, "", float("nan"), "  ", "\t"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probekit.errors import InputError, SpecError
-from probekit.splits import guess_task, read_target
+from probekit.tasks import guess_task, read_target
 from tests.splits.split_cases import names
 
 

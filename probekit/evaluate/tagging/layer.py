@@ -14,13 +14,12 @@ from sklearn.metrics import f1_score
 from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError
+from probekit.evaluate.fit import METRIC, Fit, LayerOutcomes, Outcome
 from probekit.evaluate.keep import Kept
-from probekit.evaluate.layer import METRIC, Fit, LayerOutcomes, Outcome
-from probekit.evaluate.tagging.decoding import decode_words
-from probekit.evaluate.tagging.tags import Tags
-from probekit.evaluate.tagging.words import WordStates
 from probekit.metrics import SCORES, entity_counts, entity_f1, entity_precision, entity_recall
 from probekit.probes import fit_probe, refit
+from probekit.tasks.decoding import WordStates, decode_words
+from probekit.tasks.tags import Tags
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import SpecError
-from probekit.evaluate.layer import Fit, LayerOutcomes, Outcome
+from probekit.evaluate.executor import Counter, run_tasks
+from probekit.evaluate.fit import Fit, LayerOutcomes, Outcome
 from probekit.evaluate.per_class import class_rows
 from probekit.evaluate.question import Question, splits_for
 from probekit.evaluate.run import finish
 from probekit.evaluate.table import Curve, Origin
 from probekit.evaluate.tagging.layer import TagFit, TagKeepTask, TagTask, fit_tag_layer, tag_score, tag_terms
-from probekit.evaluate.tagging.lookup import control_codes, lookup_codes
-from probekit.evaluate.tagging.tags import Tags
 from probekit.evaluate.tagging.words import Tagging, WordSource
-from probekit.evaluate.work import Counter, run_tasks
 from probekit.metrics import entity_table
 from probekit.probes import PROBES
 from probekit.spec import Evaluation, Json, Listener, Silent
 from probekit.splits import Split, inner_folds
+from probekit.tasks.lookup import control_codes, lookup_codes
+from probekit.tasks.tags import Tags
 
 DEFAULT_PROBE = "logistic"
 

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-class WordStates(Protocol):
-    """The states of one layer, a vector per word, read a few at a time."""
-
-    def rows(self, which: NDArray[np.int64]) -> NDArray[Any]:
-        """(len(which), d_model) of the words ``which``, counted through all sentences; none of them lost."""
+from probekit.tasks.decoding import WordStates
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,19 @@ from functools import partial
 
 import numpy as np
 
-from probekit.api.arguments import check_counts
-from probekit.api.words import cache_tags, has_tags, word_source
-from probekit.controls import control_names
+from probekit.arguments import check_counts
 from probekit.errors import SpecError
 from probekit.evaluate import Origin, Question, Shots, StateSource, evaluate, plan_fits, plan_shots
-from probekit.evaluate.layer import has_code
-from probekit.evaluate.tagging import Tagging, Tags, WordSource, evaluate_tags, plan_tag_fits
-from probekit.models.layers import parse_layers
+from probekit.evaluate.controls import control_names
+from probekit.evaluate.fit import has_code
+from probekit.evaluate.tagging import Tagging, WordSource, evaluate_tags, plan_tag_fits
+from probekit.evaluate.words import cache_tags, has_tags, word_source
+from probekit.layers import parse_layers
 from probekit.spec import Evaluation, Listener
-from probekit.splits import DEFAULT_FRACTION, KINDS, Column, Target, read_target
+from probekit.splits import DEFAULT_FRACTION, Column
 from probekit.store import Cache
+from probekit.tasks import KINDS, Target, read_target
+from probekit.tasks.tags import Tags
 
 MAY_DIFFER = (
     *("format_version", "revision", "random_seed", "layers", "poolings", "columns", "words"),

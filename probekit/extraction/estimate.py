@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from probekit.api.preparing import Prepared, prepare_extraction
-from probekit.api.request import Handling, Job
-from probekit.extraction import make_plan, run
+from probekit.extraction.plan import make_plan
+from probekit.extraction.preparing import Prepared, prepare_extraction
+from probekit.extraction.request import Handling, Job
+from probekit.extraction.run import run
 from probekit.spec import Listener, WindowStates
 from probekit.store.layout import estimated_bytes
 

@@ -7,10 +7,10 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from probekit.api.preparing import prepare_extraction
-from probekit.api.request import Handling, Job
 from probekit.errors import CacheError
-from probekit.extraction import run
+from probekit.extraction.preparing import prepare_extraction
+from probekit.extraction.request import Handling, Job
+from probekit.extraction.run import run
 from probekit.models.backbone import Backbone
 from probekit.spec import Examples, Json, Listener
 from probekit.store import fingerprint, open_writer, partial_path, stored_spec

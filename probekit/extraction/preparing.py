@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import get_num_threads
 
-from probekit.api.request import Handling, Job, asked_layers
-from probekit.api.spans import character_spans
 from probekit.errors import InputError
-from probekit.extraction import Reading, affordable_tokens, make_plan, plan_batches
+from probekit.extraction.plan import affordable_tokens, make_plan, plan_batches
+from probekit.extraction.request import Handling, Job, asked_layers
+from probekit.extraction.run import Reading
+from probekit.extraction.spans import character_spans
 from probekit.models.backbone import Backbone
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import kept_template, make_template, template_fields, text_range

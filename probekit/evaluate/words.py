@@ -9,9 +9,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from probekit.errors import SpecError
-from probekit.evaluate.tagging import Tags, WordSource, read_tags
-from probekit.splits import is_missing, parse_lists
+from probekit.evaluate.tagging import WordSource
 from probekit.store import Cache, WordStates, word_matrix
+from probekit.tasks import is_missing, parse_lists
+from probekit.tasks.tags import Tags, read_tags
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from probekit.errors import InputError
 from probekit.metrics import looks_like_entities, name_types, scheme_of, to_iob2
-from probekit.splits import Target, Task, spread
+from probekit.tasks import Target, Task, spread
 
 OUTSIDE = "O"
 

@@ -18,16 +18,17 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError, SpecError
-from probekit.evaluate.layer import METRIC, as_floats, predict
+from probekit.evaluate.executor import Counter, run_tasks
+from probekit.evaluate.fit import METRIC, as_floats, predict
 from probekit.evaluate.question import Question, StateSource, splits_for
 from probekit.evaluate.table import Origin
-from probekit.evaluate.work import Counter, run_tasks
 from probekit.metrics import SCORES
 from probekit.probes import FittedProbe, Folds
 from probekit.probes.grid_search import fit_once
 from probekit.probes.multilabel import fit_columns
 from probekit.spec import SHOT_COLUMNS, Listener, Silent
-from probekit.splits import Split, Target, own_parts
+from probekit.splits import Split, own_parts
+from probekit.tasks import Target
 
 MTEB_SEED = 42
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
-from probekit.api.extract import run_job
-from probekit.api.request import RENDERED, Handling, Job, Request, found_cache, known_fields
-from probekit.api.same_model import same_model
 from probekit.errors import ModelError, SpecError, StaleCacheError
+from probekit.extraction.job import run_job
+from probekit.extraction.request import RENDERED, Handling, Job, Request, found_cache, known_fields
+from probekit.extraction.same_model import same_model
 from probekit.models.source import ModelSource
 from probekit.spec import Examples, Json, Listener
 from probekit.store import Cache

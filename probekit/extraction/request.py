@@ -8,7 +8,7 @@ from pathlib import Path
 
 from probekit.errors import SpecError
 from probekit.inputs.table import is_clean
-from probekit.models.layers import parse_layers
+from probekit.layers import parse_layers
 from probekit.models.source import ModelSource
 from probekit.spec import LAST_LAYERS, PLACE, POOL_OVER, POOLING_NAMES, SIDES, SITES, Examples, Json
 from probekit.store import (

@@ -16,7 +16,8 @@ from probekit.evaluate.geometry import mean_pair_cosine
 from probekit.evaluate.mdl import probe_code_bits
 from probekit.metrics import SCORES, classification_metrics, multilabel_metrics, regression_metrics
 from probekit.probes import FittedProbe, Folds, fit_each_label, fit_probe
-from probekit.splits import Split, Target
+from probekit.splits import Split
+from probekit.tasks import Target
 
 METRIC = {
     "classification": "accuracy",

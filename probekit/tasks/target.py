@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probekit.errors import InputError, SpecError
-from probekit.splits.label_sets import indicator_matrix, label_lists, parse_lists
-from probekit.splits.spelling import alike
+from probekit.tasks.label_sets import indicator_matrix, label_lists, parse_lists
+from probekit.tasks.spelling import alike
 
 Kind = Literal["classification", "regression", "multilabel", "tags", "entities"]
 """Tags and entities are of words, all others of whole texts."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import CacheError, SpecError
-from probekit.models.layers import layer_range
+from probekit.layers import layer_range
 from probekit.spec import Json
 from probekit.store import layout as names
 from probekit.store.digest import sealed_digest

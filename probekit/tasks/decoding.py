@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from probekit.evaluate.tagging.words import WordStates
 from probekit.metrics import best_tags
+
+
+class WordStates(Protocol):
+    """The states of one layer, a vector per word, read a few at a time."""
+
+    def rows(self, which: NDArray[np.int64]) -> NDArray[Any]:
+        """(len(which), d_model) of the words ``which``, counted through all sentences; none of them lost."""
+
 
 BATCH_WORDS = 8192
 """Words whose states are in memory at a time."""

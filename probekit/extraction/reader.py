@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.api.preparing import pieces, pooled_range, texts_are
 from probekit.errors import SpecError
-from probekit.extraction import Reading, make_plan, run
+from probekit.extraction.plan import make_plan
+from probekit.extraction.preparing import pieces, pooled_range, texts_are
+from probekit.extraction.run import Reading, run
 from probekit.models.loading import Loading, load_backbone
 from probekit.models.prompts import kept_template
 from probekit.models.source import ModelSource
