@@ -50,7 +50,7 @@ def same_rows(cache_path: str, target: str, out: Path) -> None:
     from probekit import open_cache
     from probekit.probes.logistic import C_GRID
     from probekit.splits import Column, inner_folds, make_splits
-    from probekit.tasks import read_target
+    from probekit.tasks.read import read_target
 
     with open_cache(cache_path) as cache:
         read = read_target(cache.column(target), target, ids=cache.ids)

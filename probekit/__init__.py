@@ -12,25 +12,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probekit.api.extract import extract
+    from probekit.api.inspect import diagnostics
     from probekit.api.predict import predict
-    from probekit.api.probe import ProbekitWarning, probe_layers
+    from probekit.api.probe import ProbekitWarning, few_shot, probe, probe_layers, transfer
     from probekit.api.tagging import tag_texts
     from probekit.errors import ProbekitError
+    from probekit.spec import Result
     from probekit.store import Cache, open_cache
 
 __version__ = "0.1.0"
 
-__all__ = ["Cache", "ProbekitError", "ProbekitWarning", "extract", "open_cache", "predict", "probe_layers", "tag_texts"]
+__all__ = [
+    "Cache",
+    "ProbekitError",
+    "ProbekitWarning",
+    "Result",
+    "diagnostics",
+    "extract",
+    "few_shot",
+    "open_cache",
+    "predict",
+    "probe",
+    "probe_layers",
+    "tag_texts",
+    "transfer",
+]
 
 _HOME = {
     "Cache": "probekit.store",
     "ProbekitError": "probekit.errors",
     "ProbekitWarning": "probekit.api.probe",
+    "Result": "probekit.spec",
+    "diagnostics": "probekit.api.inspect",
     "extract": "probekit.api.extract",
+    "few_shot": "probekit.api.probe",
     "open_cache": "probekit.store",
     "predict": "probekit.api.predict",
+    "probe": "probekit.api.probe",
     "probe_layers": "probekit.api.probe",
     "tag_texts": "probekit.api.tagging",
+    "transfer": "probekit.api.probe",
 }
 
 

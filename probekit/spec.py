@@ -231,3 +231,24 @@ class Evaluation:
     details: Json
     chosen: tuple[ChosenProbe, ...]
     classes: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command of the CPU stage found. ``tables``: by name, those that were asked for, the main one first.
+
+    "layers" and "classes" (columns ``TABLE_COLUMNS``, ``CLASS_COLUMNS``), "shots" (``SHOT_COLUMNS``), "transfer"
+    (``TRANSFER_COLUMNS``), "diagnostics" (``HEALTH_COLUMNS``). ``warnings``: what a careful reader must know, one
+    sentence each. ``record``: JSON with the provenance and how the rows were divided. ``chosen``: the probes of the
+    selected layers, each with the spec of its cache.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    warnings: tuple[str, ...] = ()
+    record: Json = field(default_factory=dict)
+    chosen: tuple[tuple[ChosenProbe, Json], ...] = ()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The main table."""
+        return next(iter(self.tables.values()))

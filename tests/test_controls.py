@@ -13,19 +13,25 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from probekit.errors import InputError
 from probekit.evaluate.controls import (
     MAX_WORDS,
-    majority_class,
-    mean_value,
     shuffled_labels,
     tfidf_features,
     word_counts,
 )
+from probekit.tasks import Target
+from probekit.tasks.classes import CLASSES, majority_class
+from probekit.tasks.numbers import NUMBERS, mean_value
 
 
 def test_majority_and_mean():
-    assert majority_class(np.array([1, 1, 0, 2, 1]), 4).tolist() == [1, 1, 1, 1]
-    assert majority_class(np.array([3, 1, 3, 1]), 2).tolist() == [1, 1]  # of equals, the lowest
-    assert majority_class(np.array([5]), 2).dtype == np.int64
-    assert mean_value(np.array([1.0, 2.0, 6.0]), 2).tolist() == [3, 3]
+    assert majority_class(coded([1, 1, 0, 2, 1]), np.arange(5), np.arange(4)).tolist() == [1, 1, 1, 1]
+    assert majority_class(coded([3, 1, 3, 1, 0, 2]), np.arange(4), np.arange(2)).tolist() == [1, 1]  # the lowest
+    assert majority_class(coded([5, 0]), np.arange(1), np.arange(2)).dtype == np.int64
+    measured = Target("t", NUMBERS, np.array([1.0, 2.0, 6.0, 9.0]), np.empty(0), np.empty(0, dtype=np.int64))
+    assert mean_value(measured, np.arange(3), np.arange(2)).tolist() == [3, 3]
+
+
+def coded(codes):
+    return Target("t", CLASSES, np.array(codes), np.arange(6), np.array(codes))
 
 
 TEXTS = ["the cat sat", "the dog sat down", "a bird sang", "zebra zebra zebra", "the zebra sat"]

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from probekit.arguments import texts_of
 from probekit.errors import InputError, ProbekitError, SpecError
-from probekit.evaluate import label_probability
 from probekit.extraction.same_model import same_model
 from probekit.report.files import plain_value
 from probekit.saved import SUFFIX, SavedProbe, card_path, load_probe, read_card, save_probe
 from probekit.schema import READ, READ_IF_ASKED, check_usable
 from probekit.spec import OF_WORDS, ChosenProbe, Json, Listener, Silent
-from probekit.tasks import label_lists
+from probekit.tasks.label_sets import label_lists
+from probekit.tasks.labels import label_probability
 
 if TYPE_CHECKING:
-    from probekit.api.probe import ProbeRun
+    from probekit.spec import Result
 
 
 LONGEST_NAME = 200
@@ -45,7 +45,7 @@ class Prediction:
     probability: NDArray[np.floating] | None
 
 
-def save_probes(run: ProbeRun, folder: Path) -> list[Path]:
+def save_probes(run: Result, folder: Path) -> list[Path]:
     """Save each curve's probe of the selected layer, ``MODEL-TARGET-POOLING-LAYER-PROBE.skops``, with a JSON card.
 
     Where a run has several caches of one model, the cache's name stands after the model's.
@@ -57,7 +57,7 @@ def save_probes(run: ProbeRun, folder: Path) -> list[Path]:
     return paths
 
 
-def _file_names(run: ProbeRun) -> list[str]:
+def _file_names(run: Result) -> list[str]:
     """One for each chosen probe, none twice, also where upper and lower case are the same."""
     caches = {(spec["model"], chosen.row["cache"]) for chosen, spec in run.chosen}
     names: list[str] = []

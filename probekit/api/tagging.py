@@ -17,8 +17,8 @@ from probekit.inputs.raw_words import split_words
 from probekit.metrics import entity_spans
 from probekit.models.alignment import word_spans
 from probekit.spec import OF_WORDS, Json, Listener, Silent
+from probekit.tasks import TASKS
 from probekit.tasks.decoding import decode_words
-from probekit.tasks.tags import lost_code
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,15 @@ def tag_texts(
     states, lost = read_words(reader, split, card=saved.card)
     classes = np.array(saved.card["labels"])
     lengths = np.array([len(sentence) for sentence in split])
+    unread_code = TASKS[saved.card["task"]].unread_code
     with strangers_code(path):
         codes = decode_words(
             states,
             saved.estimator,
             np.arange(len(lost)),
-            lost=lost,
+            unread=lost,
             classes=classes,
-            lost_code=lost_code(classes, saved.card["task"]),
+            unread_code=unread_code(classes) if unread_code else 0,
             lengths=lengths if saved.card["viterbi"] else None,
         )
         tags = np.where(codes < 0, "", classes[codes]).tolist()

@@ -33,13 +33,13 @@ def inspect(
 
 
 def _show_health(cache: Path, *, as_json: bool) -> None:
-    from probekit.api.inspect import cache_health
+    from probekit.api.inspect import diagnostics
     from probekit.cli.progress import Bars
     from probekit.cli.screen import plain_table, screen, show_json
     from probekit.report import health_tables, table_rows
 
     with Bars() as bars:
-        found = cache_health(cache, listener=bars)
+        found = diagnostics(cache, listener=bars).table
     if as_json:
         show_json(table_rows(found), indent=1)
         return

@@ -11,8 +11,8 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probekit.api.probe import ProbeRun
-    from probekit.evaluate import Shots
+    from probekit.evaluate.few_shot import Shots
+    from probekit.spec import Result
 
 
 DRAWS = 10
@@ -98,9 +98,9 @@ def probe(
 
     targets = target.split(",")
     check_counts(targets, seeds, jobs)
-    side_tables = {"classes": per_class, "shots": shots or protocol, "transfer": transfer}
-    asked = [name for name, wanted in side_tables.items() if wanted]
-    check_outputs(out, asked, plot, save_probes, overwrite=overwrite)
+    wanted = {"shots": shots or protocol, "transfer": transfer, "classes": per_class}
+    side_names = [name for name, table in wanted.items() if table]
+    check_outputs(out, side_names, plot, save_probes, overwrite=overwrite)
     few = _shots(shots, draws, protocol)
     import joblib
 
@@ -108,7 +108,6 @@ def probe(
     from probekit.cli.progress import Bars
     from probekit.cli.screen import say
     from probekit.evaluate.plan import ProbeOptions
-    from probekit.evaluate.tagging import Tagging
 
     jobs = joblib.cpu_count() if jobs is None else jobs
     options = ProbeOptions(
@@ -121,7 +120,8 @@ def probe(
         seeds=seeds,
         controls=control or controls,
         subword=subword,
-        tagging=Tagging(viterbi, max_words),
+        viterbi=viterbi,
+        max_words=max_words,
         drop_rare=drop_rare,
         refit=save_probes is not None and not no_refit,
         shots=few,
@@ -138,8 +138,7 @@ def probe(
             jobs=jobs,
             listener=bars,
         )
-    tables = {"shots": run.shots, "transfer": run.transfer, "classes": run.classes if per_class else None}
-    side = {name: table for name, table in tables.items() if table is not None}
+    side = {name: run.tables[name] for name in side_names}
     # Saved first: whoever reads the tables may go away, or have no room for them.
     written = save_run(run, out=out, plot=plot, folder=save_probes, side=side)
     try:
@@ -162,7 +161,7 @@ def _shots(shots: str | None, draws: int, protocol: str | None) -> Shots | None:
     numbers = (shots or "").split(",") if protocol is None else []
     if not all(number.strip().isdecimal() for number in numbers):
         raise SpecError(f"--shots {shots}", "numbers from 1, with commas")
-    from probekit.evaluate import MTEB, Shots
+    from probekit.evaluate.few_shot import MTEB, Shots
 
     return MTEB if protocol else Shots(tuple(sorted({int(number) for number in numbers})), draws)
 
@@ -186,7 +185,7 @@ def check_outputs(
         check_can_fill("--save-probes", folder, overwrite=overwrite)
 
 
-def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] | None = None) -> None:
+def show_run(run: Result, *, as_json: bool, side: Mapping[str, pd.DataFrame] | None = None) -> None:
     """The tables on stdout.
 
     As JSON: the rows of the layer table; with ``side`` tables an object of them all, the layer table as "layers".
@@ -210,7 +209,7 @@ def show_run(run: ProbeRun, *, as_json: bool, side: Mapping[str, pd.DataFrame] |
             console.print()
 
 
-def warn_of(run: ProbeRun) -> None:
+def warn_of(run: Result) -> None:
     """What a careful reader must know, on stderr."""
     from probekit.cli.screen import say
 
@@ -219,7 +218,7 @@ def warn_of(run: ProbeRun) -> None:
 
 
 def save_run(
-    run: ProbeRun, *, out: Path | None, plot: Path | None, folder: Path | None, side: Mapping[str, pd.DataFrame]
+    run: Result, *, out: Path | None, plot: Path | None, folder: Path | None, side: Mapping[str, pd.DataFrame]
 ) -> list[Path]:
     """Write what was asked for; returns the files."""
     from probekit.cli.screen import plain_table

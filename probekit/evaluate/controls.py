@@ -36,25 +36,6 @@ def control_names(asked: bool | str) -> tuple[str, ...]:
     return tuple(name for name in CONTROLS if name in names)
 
 
-def majority_class(train: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """The commonest code of ``train``, (n,) times; of equally common ones the lowest.
-
-    >>> majority_class(np.array([2, 0, 0, 2]), 3).tolist()
-    [0, 0, 0]
-    """
-    return np.full(n, np.argmax(np.bincount(train)), dtype=np.int64)
-
-
-def common_labels(train: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """The labels that more than half of the rows of ``train`` (n_train, n_labels) have, (n, n_labels)."""
-    return np.tile((train.mean(axis=0) > 0.5).astype(np.int64), (n, 1))
-
-
-def mean_value(train: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """The mean of ``train``, (n,) times."""
-    return np.full(n, train.mean())
-
-
 def word_counts(texts: Sequence[str]) -> csr_matrix:
     """How often every text has each word and word pair, (n, n_words) sparse float32; words in alphabetical order.
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from probekit.evaluate.config import StateSource
 from probekit.evaluate.geometry import effective_rank, linear_cka, mean_pair_cosine, top_dimension_share
-from probekit.evaluate.question import StateSource
 from probekit.spec import HEALTH_COLUMNS, Listener, Silent
 
 MAX_ROWS = 4096

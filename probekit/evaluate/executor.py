@@ -40,3 +40,12 @@ def run_tasks(executor: Executor | None, function: Callable[[Any], Any], tasks: 
     finally:
         for future in futures:
             future.cancel()
+
+
+def run_units(
+    executor: Executor | None, function: Callable[[Any, Any], Any], shared: Any, items: Sequence[Any]
+) -> Iterator[Any]:
+    """Stand-in."""
+    from functools import partial
+
+    yield from run_tasks(executor, partial(function, shared), items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -15,18 +15,17 @@ from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
-from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError, SpecError
-from probekit.evaluate.executor import Counter, run_tasks
-from probekit.evaluate.fit import METRIC, as_floats, predict
-from probekit.evaluate.question import Question, StateSource, splits_for
+from probekit.evaluate.config import ProbeConfig, StateSource, splits_for
+from probekit.evaluate.executor import Counter, run_units
+from probekit.evaluate.fit import Fit, LayerOutcomes, Place, fit_layer
+from probekit.evaluate.run import able_probes
+from probekit.evaluate.states import LayerReader
 from probekit.evaluate.table import Origin
-from probekit.metrics import SCORES
-from probekit.probes import FittedProbe, Folds
+from probekit.probes import PROBES, FittedProbe, Probe
 from probekit.probes.grid_search import fit_once
-from probekit.probes.multilabel import fit_columns
-from probekit.spec import SHOT_COLUMNS, Listener, Silent
+from probekit.spec import SHOT_COLUMNS, Json, Listener, Silent
 from probekit.splits import Split, own_parts
 from probekit.tasks import Target
 
@@ -50,28 +49,10 @@ MTEB = Shots((8,), 10, "mteb")
 """The classification protocol of MTEB (Muennighoff et al. 2023), as its code has it."""
 
 
-@dataclass(frozen=True)
-class ShotFit:
-    """All draws of one target and split: ``samples[shots][draw]`` are rows to learn from, ``test`` to be scored on."""
-
-    target: Target
-    probe: str
-    samples: tuple[tuple[NDArray[np.int64], ...], ...]
-    test: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ShotTask:
-    """A layer and the few-shot fits on it; small and picklable."""
-
-    read: Callable[[], NDArray[Any]]
-    fits: tuple[ShotFit, ...]
-
-
 def few_shots(
     sources: Sequence[StateSource],
     targets: Sequence[Target],
-    question: Question,
+    config: ProbeConfig,
     *,
     shots: Shots,
     origin: Origin,
@@ -84,126 +65,123 @@ def few_shots(
     draws of all splits stand together. Raises as ``plan_shots``.
     """
     listener = listener or Silent()
-    fits = plan_shots(targets, question, shots)
-    places = [(source, layer) for source in sources for layer in source.layers]
-    tasks = [ShotTask(partial(source.read, layer), fits) for source, layer in places]
-    listener.stage("few shots", total=len(tasks), unit="layers")
-    found: list[list[NDArray[np.float64]]] = Counter(listener)(run_tasks(executor, shot_scores, tasks))
+    fits = plan_shots(targets, config, shots)
+    places = [Place({"states": LayerReader(source.read)}, fits) for source in sources]
+    units = [(s, layer) for s, source in enumerate(sources) for layer in source.layers]
+    listener.stage("few shots", total=len(units), unit="layers")
+    found: list[LayerOutcomes] = Counter(listener)(run_units(executor, fit_layer, places, units))
     rows = []
     for target in targets:
-        of_target = [i for i, fit in enumerate(fits) if fit.target is target]
-        for (source, layer), scores in zip(places, found, strict=True):
+        of_target = [i for i, fit in enumerate(fits) if fit.target.name == target.name]
+        for (s, layer), outcomes in zip(units, found, strict=True):
             curve = {
                 "model": origin.model,
                 "dataset": origin.dataset,
                 "target": target.name,
-                "pooling": source.pooling,
+                "pooling": sources[s].pooling,
                 "layer": layer,
                 "protocol": shots.protocol,
-                "probe": fits[of_target[0]].probe,
-                "metric": METRIC[target.task.kind],
+                "probe": fits[of_target[0]].probe.name,
+                "metric": target.task.metric,
                 "cache": origin.cache,
             }
-            drawn = np.concatenate([scores[i] for i in of_target], axis=1)
-            rows += [curve | row for row in _summaries(shots.shots, drawn)]
+            for k in shots.shots:
+                of_shots = [i for i in of_target if fits[i].role == str(k)]
+                rows.append(curve | _summary(k, [outcomes.outcomes[i].score for i in of_shots]))
     return pd.DataFrame(rows, columns=list(SHOT_COLUMNS))
 
 
-def plan_shots(targets: Sequence[Target], question: Question, shots: Shots) -> tuple[ShotFit, ...]:
-    """All that is to be drawn, by target and split.
+def plan_shots(targets: Sequence[Target], config: ProbeConfig, shots: Shots) -> tuple[Fit, ...]:
+    """All that is to be drawn, by target, split, number of shots and draw.
 
     Raises SpecError for impossible shots, or mteb's protocol on other things than classes; InputError for a class or
     label with too few rows.
     """
     if not shots.shots or min(shots.shots) < 1 or shots.draws < 1:
         raise SpecError("--shots, --draws", "numbers from 1")
-    return tuple(fit for target in targets for fit in PROTOCOLS[shots.protocol](target, question, shots))
+    return tuple(fit for target in targets for fit in PROTOCOLS[shots.protocol](target, config, shots))
 
 
-def shot_scores(task: ShotTask) -> list[NDArray[np.float64]]:
-    """The test scores of each fit, (n_shots, n_draws), on one BLAS thread."""
-    with threadpool_limits(1):
-        X = as_floats(task.read())
-        return [
-            np.array([[_one_score(X, fit, rows) for rows in draws] for draws in fit.samples], dtype=np.float64)
-            for fit in task.fits
-        ]
+def _draw(target: Target, split: Split, probe: Probe, k: int, rows: NDArray[np.int64]) -> Fit:
+    """A fit on the drawn ``rows``; its role is the number of shots."""
+    return Fit(target, split, probe, (), rows, rows, role=str(k), parts=("test",), whole=False)
 
 
-def _one_score(X: NDArray[Any], fit: ShotFit, rows: NDArray[np.int64]) -> float:
-    y, of_one = fit.target.y[rows], partial(_fit_fixed, fit.probe)
-    fitted = (fit_columns(of_one, X[rows], y, folds=(), seed=0) if y.ndim == 2 else of_one(X[rows], y)).estimator
-    predicted = predict(fitted, X[fit.test], fit.target)
-    return SCORES[METRIC[fit.target.task.kind]](fit.target.truth[fit.test], predicted)
-
-
-def _fit_fixed(probe: str, X: NDArray[Any], y: NDArray[Any], *, folds: Folds = (), seed: int = 0) -> FittedProbe:  # noqa: ARG001
+def _fixed(unfitted: Callable[[int], BaseEstimator], X: NDArray[Any], y: NDArray[Any], **_folds: Any) -> FittedProbe:
     """As every kind of probe is fitted, but that there is nothing to choose."""
-    return fit_once(UNFITTED[probe](X.shape[1]), X, y)
+    return fit_once(unfitted(X.shape[1]), X, y)
 
 
-UNFITTED: dict[str, Callable[[int], BaseEstimator]] = {
-    "logistic": lambda _: make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000)),
-    "ridge": lambda d: make_pipeline(StandardScaler(), Ridge(alpha=d)),
-    "mteb": lambda _: make_pipeline(Normalizer(), LogisticRegression(C=1.0, max_iter=100, random_state=MTEB_SEED)),
+def _logistic(_d: int) -> BaseEstimator:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+
+
+def _ridge(d: int) -> BaseEstimator:
+    return make_pipeline(StandardScaler(), Ridge(alpha=d))
+
+
+def _mteb(_d: int) -> BaseEstimator:
+    return make_pipeline(Normalizer(), LogisticRegression(C=1.0, max_iter=100, random_state=MTEB_SEED))
+
+
+FIXED = {
+    "logistic": Probe("logistic", ("classification",), partial(_fixed, _logistic)),
+    "ridge": Probe("ridge", ("regression",), partial(_fixed, _ridge)),
 }
-"""By the width of the states. So few rows can't choose a hyper-parameter: it is fixed."""
+"""The default probes. So few rows can't choose a hyper-parameter: it is fixed."""
+
+MTEB_PROBE = Probe("mteb", ("classification",), partial(_fixed, _mteb))
 
 
-def _summaries(shots: tuple[int, ...], scores: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
-    for k, drawn in zip(shots, scores, strict=True):
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        sd = float(np.std(drawn, ddof=1)) if len(drawn) > 1 else float("nan")
-        mean = float(np.mean(drawn))
-        yield {"shots": k, "draws": len(drawn), "mean": mean, "sd": sd, "low": float(low), "high": float(high)}
+def _summary(k: int, scores: Sequence[float]) -> Json:
+    low, high = np.quantile(scores, [0.025, 0.975])
+    sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else float("nan")
+    mean = float(np.mean(scores))
+    return {"shots": k, "draws": len(scores), "mean": mean, "sd": sd, "low": float(low), "high": float(high)}
 
 
-def _nested_draws(target: Target, question: Question, shots: Shots) -> list[ShotFit]:
+def _nested_draws(target: Target, config: ProbeConfig, shots: Shots) -> list[Fit]:
     """The first k (of each class) of the shuffled training rows, for each split."""
+    probe = _own(config, target) or FIXED[target.task.probe]
     fits = []
-    for split in splits_for(target, question):
+    for split in splits_for(target, config):
         _check_enough(target, split, max(shots.shots))
         orders = [np.random.default_rng([split.seed, draw]).permutation(split.train) for draw in range(shots.draws)]
-        samples = tuple(tuple(_first(order, target, k) for order in orders) for k in shots.shots)
-        fits.append(ShotFit(target, "logistic" if len(target.classes) else "ridge", samples, split.test))
+        fits += [_draw(target, split, probe, k, _first(order, target, k)) for k in shots.shots for order in orders]
     return fits
 
 
+def _own(config: ProbeConfig, target: Target) -> Probe | None:
+    """The estimator of the user's own that is asked for and can do it, if any."""
+    return next((probe for probe in able_probes(target, config) if probe.name not in PROBES), None)
+
+
 def _check_enough(target: Target, split: Split, k: int) -> None:
-    counts = np.array([np.count_nonzero(members) for members in _members(target, split.train)])
+    counts = np.array([np.count_nonzero(members) for members in target.members(split.train)])
     few = np.flatnonzero((counts < k) & (counts > 0))
     if len(few):
         what = f"column {target.name!r}"
         if len(target.classes):
-            what = f"{'class' if target.is_classes else 'label'} {target.classes[few[0]]!s}"
+            what = f"{'label' if target.task.several else 'class'} {target.classes[few[0]]!s}"
         raise InputError(f"--shots {k}", f"{what} has {counts[few[0]]} training rows")
 
 
-def _members(target: Target, rows: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
-    """Of what so many rows are drawn: (n_rows,) who has a class or label, for each; all of them, for numbers."""
-    if not len(target.classes):
-        return [np.ones(len(rows), dtype=np.bool_)]
-    if target.is_classes:
-        return [target.codes[rows] == code for code in range(len(target.classes))]
-    return [column == 1 for column in target.y[rows].T]
-
-
-def _mteb_draws(target: Target, question: Question, shots: Shots) -> list[ShotFit]:
+def _mteb_draws(target: Target, config: ProbeConfig, shots: Shots) -> list[Fit]:
     """MTEB's: the same seed for every draw, but each shuffles the order that the one before it left.
 
     The rows to draw from are all that neither test nor are the input's own validation rows, in the order of the input.
     """
-    if not target.is_classes:
-        holds = "several labels per text" if len(target.classes) else "numbers"
+    if not target.task.stratified:
+        holds = "several labels per text" if target.task.several else "numbers"
         raise SpecError("--protocol mteb", f"is for classes; column {target.name!r} holds {holds}")
-    split = splits_for(target, question)[0]
-    own_validation = len(own_parts(target, question.split)["val"]) > 0
+    split = splits_for(target, config)[0]
+    own_validation = len(own_parts(target, config.split)["val"]) > 0
     order = np.sort(split.train if own_validation else np.concatenate([split.train, split.val]))
-    drawn = []
+    fits = []
     for _ in range(shots.draws):
         np.random.RandomState(MTEB_SEED).shuffle(order)
-        drawn.append(tuple(_first(order, target, k) for k in shots.shots))
-    return [ShotFit(target, "mteb", tuple(zip(*drawn, strict=True)), split.test)]
+        fits += [_draw(target, split, MTEB_PROBE, k, _first(order, target, k)) for k in shots.shots]
+    return fits
 
 
 def _first(order: NDArray[np.int64], target: Target, k: int) -> NDArray[np.int64]:
@@ -212,12 +190,12 @@ def _first(order: NDArray[np.int64], target: Target, k: int) -> NDArray[np.int64
     Where rows have several labels: the first k that have each label, so that some labels may occur more often.
     """
     drawn = np.zeros(len(order), dtype=np.bool_)
-    for members in _members(target, order):
+    for members in target.members(order):
         drawn[np.flatnonzero(members)[:k]] = True
     return order[drawn]
 
 
-PROTOCOLS: dict[str, Callable[[Target, Question, Shots], list[ShotFit]]] = {
+PROTOCOLS: dict[str, Callable[[Target, ProbeConfig, Shots], list[Fit]]] = {
     "probekit": _nested_draws,
     "mteb": _mteb_draws,
 }

@@ -1,225 +1,237 @@
-"""The unit of work: every probe of one layer, fitted on a worker that reads the layer once."""
+"""The one fit at a layer: a target, a split and a probe, on the states of a layer. Everything fitted goes through it.
+
+Probes, taggers, controls, baselines, few-shot draws and transfer are lists of ``Fit``; what they do with the outcomes
+differs, how they are fitted does not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
-from probekit.errors import InputError
-from probekit.evaluate.geometry import mean_pair_cosine
 from probekit.evaluate.mdl import probe_code_bits
-from probekit.metrics import SCORES, classification_metrics, multilabel_metrics, regression_metrics
-from probekit.probes import FittedProbe, Folds, fit_each_label, fit_probe
+from probekit.evaluate.states import LayerStates, Read
+from probekit.probes import Folds, Probe
 from probekit.splits import Split
 from probekit.tasks import Target
+from probekit.tasks.task import Codes, Units
 
-METRIC = {
-    "classification": "accuracy",
-    "regression": "r2",
-    "multilabel": "micro_f1",
-    "tags": "accuracy",
-    "entities": "entity_f1",
-}
-"""The score that chooses the layer and gets the interval."""
+ALL_PARTS = ("train", "val", "test")
+NAN = float("nan")
 
-N_PAIRS = 500
-"""Of rows, to see whether all texts look alike."""
+
+class Elsewhere(NamedTuple):
+    """Other units to answer for: ``features`` names the place's states that hold their rows."""
+
+    features: str
+    target: Target
+    units: Units
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What is to be fitted: one target, split and probe.
+    """What is fitted: a target x a split x a probe.
 
-    ``labels``: (n, ...) what the probe learns, ``target.y`` or, for the control task, its shuffled form.
-    ``folds``: inner folds, as positions in ``split.train``. ``controls``: what else to measure on the layer.
+    ``folds``: inner folds, as positions among the rows that are fitted on. ``train``: units whose readable rows these
+    are; ``keep``: the same for the probe that is kept. ``role``: what the outcome is for, and ``features`` which of the
+    place's states it is fitted on. ``control``: (n_rows,) codes of a control task that the same probe with the same
+    hyper-parameters learns, or None. ``viterbi``: decode whole sentences. ``mdl``: measure the online code.
+    ``parts``: those that are answered and scored. ``whole``: give the estimator and all metrics of the test part, not
+    scores alone. ``elsewhere``: what else is answered.
     """
 
     target: Target
     split: Split
-    probe: str
+    probe: Probe
     folds: Folds
-    labels: NDArray[Any]
-    is_control: bool = False
-    controls: tuple[str, ...] = ()
+    train: Units
+    keep: Units
+    role: str = "probe"
+    features: str = "states"
+    control: Codes | None = None
+    viterbi: bool = False
+    mdl: bool = False
+    parts: tuple[str, ...] = ALL_PARTS
+    whole: bool = True
+    elsewhere: tuple[Elsewhere, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """What tells it from others of a place."""
+        return Key(self.target.name, self.probe.name, self.split.seed, self.role)
+
+    def units(self, part: str) -> Units:
+        """The units of a part; of "train" those that are fitted on."""
+        return self.train if part == "train" else np.asarray(getattr(self.split, part))
+
+
+class Key(NamedTuple):
+    """Which fit an outcome is of."""
+
+    target: str
+    probe: str
+    seed: int
+    role: str
 
 
 @dataclass(frozen=True)
-class LayerTask:
-    """A layer and all that is to be fitted on it; small and picklable.
+class Place:
+    """Where states come from, by name and layer, and what is fitted on them. Picklable, if there is an executor."""
 
-    ``read()`` gives (n, d_model). ``read_layer0``, ``read_random``: the same of layer 0 and of a model with random
-    weights, or None.
-    """
-
-    layer: int
-    read: Callable[[], NDArray[Any]]
+    reads: Mapping[str, Read]
     fits: tuple[Fit, ...]
-    read_layer0: Callable[[], NDArray[Any]] | None = None
-    read_random: Callable[[], NDArray[Any]] | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One fitted probe's results; the order of an outcome is that of ``LayerTask.fits``.
+    """What a fit gave. ``scores``: by part; ``score``: of the test part. ``predicted``: answers for its rows.
 
-    ``predicted``: (n_test, ...) in the form of ``target.truth``, in the order of ``split.test``. ``metrics``: of the
-    test rows. ``with_layer0``: test score of the probe on this layer and layer 0 side by side. ``mdl_bits``: the online
-    code of the training labels. ``random_model``: test score of the probe on a random model's layer. NaN where not
-    asked for.
+    ``metrics``: of the test part. ``control_score``: share of its rows that the control task's probe answers right.
+    ``mdl_bits``: the online code of the training labels. ``elsewhere``: answers, one for each of ``Fit.elsewhere``. NaN
+    and None where not asked for.
     """
 
-    estimator: BaseEstimator
-    train_score: float
-    val_score: float
-    predicted: NDArray[Any]
-    metrics: dict[str, float]
-    regularisation: float
-    grid_edge: bool
-    converged: bool
-    with_layer0: float = float("nan")
-    mdl_bits: float = float("nan")
-    random_model: float = float("nan")
+    scores: Mapping[str, float]
+    score: float = NAN
+    predicted: Codes = field(default_factory=lambda: np.empty(0))
+    estimator: BaseEstimator | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    regularisation: float = NAN
+    grid_edge: bool = False
+    converged: bool = True
+    control_score: float = NAN
+    mdl_bits: float = NAN
+    elsewhere: tuple[Codes, ...] = ()
 
 
 @dataclass(frozen=True)
 class LayerOutcomes:
-    """All outcomes of a layer, the largest absolute value in its states, and the mean cosine of random pairs."""
+    """The outcomes of a place's fits at one layer, by their positions; none where there are no such features.
+
+    ``max_abs``: largest absolute value of the states; ``pair_cosine``: mean cosine of random pairs of rows.
+    """
 
     layer: int
     max_abs: float
     pair_cosine: float
-    outcomes: tuple[Outcome, ...]
+    outcomes: Mapping[int, Outcome]
+
+    def by_key(self, place: Place) -> dict[Key, Outcome]:
+        """Which outcome is whose."""
+        return {place.fits[i].key: outcome for i, outcome in self.outcomes.items()}
 
 
-def fit_layer(task: LayerTask) -> LayerOutcomes:
-    """Fit everything that ``task`` asks for, on one BLAS thread.
+def fit_layer(places: Sequence[Place], unit: tuple[int, int]) -> LayerOutcomes:
+    """Fit all that is asked for at a place and layer, ``unit``, on one BLAS thread.
 
-    One thread because workers are as many as cores, and so that the numbers don't depend on how many there are.
+    One thread because workers are as many as cores, and so that the numbers don't depend on how many there are. States
+    are read once, and let go before the next ones are read, unless a fit answers elsewhere.
 
-    Raises InputError if the layer holds NaN or infinite values.
+    Raises InputError if a layer holds NaN or infinite values.
     """
+    place, layer = places[unit[0]], unit[1]
+    found: dict[int, Outcome] = {}
+    opened: dict[str, LayerStates | None] = {}
+    names = dict.fromkeys(fit.features for fit in place.fits)
+    keep_all = any(fit.elsewhere for fit in place.fits)
     with threadpool_limits(1):
-        X = as_floats(task.read())
-        largest = _largest(X, f"layer {task.layer}")
-        outcomes = [_fit(X, fit) for fit in task.fits]
-        if task.read_layer0 is not None:
-            both = np.hstack([as_floats(task.read_layer0()), X])
-            outcomes = [
-                replace(outcome, with_layer0=probe_score(both, fit)) if "conditional" in fit.controls else outcome
-                for outcome, fit in zip(outcomes, task.fits, strict=True)
-            ]
-        if task.read_random is not None:
-            random = as_floats(task.read_random())
-            _largest(random, f"layer {task.layer} of the random model")
-            outcomes = [
-                outcome if fit.is_control else replace(outcome, random_model=probe_score(random, fit))
-                for outcome, fit in zip(outcomes, task.fits, strict=True)
-            ]
-        cosine = mean_pair_cosine(X, n_pairs=N_PAIRS, seed=0)
-        return LayerOutcomes(task.layer, largest, cosine, tuple(outcomes))
+        if keep_all:
+            opened = {name: place.reads[name](layer, {}) for name in names}
+        largest = cosine = NAN
+        for name in names:
+            opened = opened if keep_all else {name: place.reads[name](layer, opened)}
+            states = opened[name]
+            if states is None:
+                continue
+            found |= {i: _fit(opened, fit) for i, fit in enumerate(place.fits) if fit.features == name}
+            if name == "states":
+                largest, cosine = states.largest, states.pair_cosine
+    return LayerOutcomes(layer, largest, cosine, found)
 
 
-def _largest(X: NDArray[Any], name: str) -> float:
-    """The largest absolute value."""
-    largest = max(abs(float(X.max())), abs(float(X.min())))
-    if not np.isfinite(largest):
-        raise InputError(name, "probes need finite hidden states", "NaN or infinite values")
-    return largest
-
-
-def as_floats(states: NDArray[Any]) -> NDArray[Any]:
-    """float16 as float32: scikit-learn would keep the dtype, and sum and overflow in it."""
-    return states.astype(np.float32) if states.dtype == np.float16 else states
-
-
-def _fit(X: NDArray[Any], fit: Fit) -> Outcome:
-    fitted = fit_on(X, fit)
-    outcome = _score(fitted, X, fit)
-    if "mdl" in fit.controls and has_code(fit.target, fit.probe):
-        train = fit.split.train
-        bits = probe_code_bits(fitted, X[train], fit.target.codes[train], len(fit.target.classes))
-        return replace(outcome, mdl_bits=bits)
-    return outcome
-
-
-def has_code(target: Target, probe: str) -> bool:
-    """Whether the control "mdl" applies: it is of the logistic probe and of labels of which each row has one."""
-    return probe == "logistic" and target.is_classes
-
-
-def fit_on(X: NDArray[Any], fit: Fit) -> FittedProbe:
-    """The probe that ``fit`` asks for, fitted on its training rows of ``X`` (n, any)."""
-    train = fit.split.train
-    fit_all = fit_each_label if fit.target.task.kind == "multilabel" else fit_probe
-    return fit_all(fit.probe, X[train], fit.labels[train], folds=fit.folds, seed=fit.split.seed)
-
-
-def part_score(estimator: BaseEstimator, X: NDArray[Any], fit: Fit, rows: NDArray[np.int64]) -> float:
-    """The score of a fitted ``estimator`` on some ``rows`` of ``X``."""
-    truth = coded(fit.labels[rows], fit.target)
-    return SCORES[METRIC[fit.target.task.kind]](truth, predict(estimator, X[rows], fit.target))
-
-
-def probe_score(X: NDArray[Any], fit: Fit) -> float:
-    """The test score of the probe that ``fit`` asks for on other features, (n, any)."""
-    return part_score(fit_on(X, fit).estimator, X, fit, fit.split.test)
-
-
-def _score(fitted: FittedProbe, X: NDArray[Any], fit: Fit) -> Outcome:
-    """Predict all parts and score them. Nothing is chosen by what comes out for the test rows."""
-    split, target, estimator = fit.split, fit.target, fitted.estimator
-    truth = coded(fit.labels, target)
-    predicted = {part: predict(estimator, X[getattr(split, part)], target) for part in ("train", "val", "test")}
-    score = SCORES[METRIC[target.task.kind]]
-    scores = {part: score(truth[getattr(split, part)], values) for part, values in predicted.items()}
-    if target.is_classes:
-        probability = class_probability(estimator, X[split.test], target)
-        metrics = classification_metrics(truth[split.test], predicted["test"], probability)
-    elif target.task.kind == "multilabel":
-        metrics = multilabel_metrics(truth[split.test], predicted["test"], label_probability(estimator, X[split.test]))
-    else:
-        metrics = regression_metrics(truth[split.test], predicted["test"])
+def _fit(opened: Mapping[str, LayerStates | None], fit: Fit) -> Outcome:
+    """Fit, answer and score. Nothing is chosen by what comes out for the test rows."""
+    target, task, states = fit.target, fit.target.task, _there(opened, fit.features)
+    rows, seed = target.readable(fit.train), fit.split.seed
+    X, y = states.rows(rows), target.y[rows]
+    fitted = (fit.probe.fit_labels if task.several else fit.probe.fit)(X, y, folds=fit.folds, seed=seed)
+    control = None
+    if fit.control is not None:
+        control = fit.probe.refit(fitted.estimator, X, target.classes[fit.control[rows]], seed=seed).estimator
+    bits = probe_code_bits(fitted, X, target.codes[rows], len(target.classes)) if fit.mdl else NAN
+    del X
+    answers = {part: task.predict(target, states, fitted.estimator, fit.units(part), fit.viterbi) for part in fit.parts}
+    scores = {part: task.score(target, fit.units(part), given) for part, given in answers.items()}
+    more = tuple(
+        task.predict(other, _there(opened, features), fitted.estimator, units, fit.viterbi)
+        for features, other, units in fit.elsewhere
+    )
+    if not fit.whole:
+        return Outcome(scores, scores.get("test", NAN), elsewhere=more)
+    test = fit.split.test
+    probability = task.probability(target, states, fitted.estimator, test)
+    metrics = task.metrics(target, fit.split.train, test, answers["test"], probability)
+    if fit.viterbi:
+        alone = task.predict(target, states, fitted.estimator, test, False)
+        metrics["viterbi_gain"] = scores["test"] - task.score(target, test, alone)
+    control_score = NAN
+    if control is not None and fit.control is not None:
+        of_control = task.predict(target, states, control, test, False)
+        control_score = float(np.mean(of_control == fit.control[target.rows_of(test)]))
     return Outcome(
-        estimator=estimator,
-        train_score=scores["train"],
-        val_score=scores["val"],
-        predicted=predicted["test"],
+        scores=scores,
+        score=metrics[task.metric],
+        predicted=answers["test"],
+        estimator=fitted.estimator,
         metrics=metrics,
         regularisation=fitted.regularisation,
         grid_edge=fitted.grid_edge,
         converged=fitted.converged,
+        control_score=control_score,
+        mdl_bits=bits,
+        elsewhere=more,
     )
 
 
-def coded(labels: NDArray[Any], target: Target) -> NDArray[Any]:
-    """Class labels as positions in ``target.classes``; numbers, and 0 and 1, as they are."""
-    return np.searchsorted(target.classes, labels).astype(np.int64) if target.is_classes else labels
+def _there(opened: Mapping[str, LayerStates | None], features: str) -> LayerStates:
+    states = opened[features]
+    if states is None:
+        raise LookupError(features)
+    return states
 
 
-def predict(estimator: BaseEstimator, X: Any, target: Target) -> NDArray[Any]:
-    """Predictions in the form of ``target.truth``."""
-    return coded(np.asarray(estimator.predict(X)), target)
+@dataclass(frozen=True)
+class Refit:
+    """A probe to be fitted once more for keeping: fit ``fit`` of ``place`` at ``layer``, which gave ``estimator``."""
+
+    place: int
+    layer: int
+    fit: int
+    estimator: BaseEstimator
 
 
-def class_probability(estimator: BaseEstimator, X: Any, target: Target) -> NDArray[np.floating] | None:
-    """(n, n_classes), a class that training never saw having zeros; None for a probe without probabilities."""
-    if not hasattr(estimator, "predict_proba"):
-        return None
-    known = estimator.predict_proba(X)
-    probability = np.zeros((len(known), len(target.classes)), dtype=known.dtype)
-    probability[:, coded(estimator.classes_, target)] = known
-    return probability
+@dataclass(frozen=True)
+class Kept:
+    """A refitted probe. ``predicted``: its answers for the test rows. ``n_fitted``: units that it was fitted on."""
+
+    estimator: BaseEstimator
+    predicted: Codes
+    n_fitted: int
+    converged: bool
 
 
-def label_probability(estimator: BaseEstimator, X: Any) -> NDArray[np.floating] | None:
-    """(n, n_labels) probability that a row has each label; None for a probe without probabilities."""
-    if not hasattr(estimator, "predict_proba"):
-        return None
-    known = zip(estimator.predict_proba(X), estimator.classes_, strict=True)
-    return np.column_stack([p @ (classes == 1) for p, classes in known])
+def refit_probe(places: Sequence[Place], again: Refit) -> Kept:
+    """Refit on training and validation rows, on one BLAS thread. All choices were made before, without these rows."""
+    place = places[again.place]
+    fit = place.fits[again.fit]
+    target, rows = fit.target, fit.target.readable(fit.keep)
+    with threadpool_limits(1):
+        states = _there({fit.features: place.reads[fit.features](again.layer, {})}, fit.features)
+        fitted = fit.probe.refit(again.estimator, states.rows(rows), target.y[rows], seed=fit.split.seed)
+        predicted = target.task.predict(target, states, fitted.estimator, fit.split.test, fit.viterbi)
+    return Kept(fitted.estimator, predicted, len(fit.keep), fitted.converged)

@@ -5,30 +5,38 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
-from probekit.arguments import check_counts
+from probekit.arguments import check_counts, layer_text, names, whole
 from probekit.errors import SpecError
-from probekit.evaluate import Origin, Question, Shots, StateSource, evaluate, plan_fits, plan_shots
+from probekit.evaluate.config import MAX_WORDS, ProbeConfig, StateSource
 from probekit.evaluate.controls import control_names
-from probekit.evaluate.fit import has_code
-from probekit.evaluate.tagging import Tagging, WordSource, evaluate_tags, plan_tag_fits
-from probekit.evaluate.words import cache_tags, has_tags, word_source
+from probekit.evaluate.few_shot import Shots, plan_shots
+from probekit.evaluate.run import evaluate, has_code, plan_fits
+from probekit.evaluate.table import Origin
+from probekit.evaluate.transfer import Domain, plan_transfer
+from probekit.evaluate.words import has_tags, word_target_and_source
 from probekit.layers import parse_layers
+from probekit.probes import as_probes
 from probekit.spec import Evaluation, Listener
 from probekit.splits import DEFAULT_FRACTION, Column
 from probekit.store import Cache
-from probekit.tasks import KINDS, Target, read_target
-from probekit.tasks.tags import Tags
+from probekit.tasks import Target
+from probekit.tasks.read import OF_TEXTS, read_target
 
 MAY_DIFFER = (
     *("format_version", "revision", "random_seed", "layers", "poolings", "columns", "words"),
     *("store_dtype", "store_text", "tokens", "device", "dtype", "batching", "batch_tokens"),
 )
 """Fields of its spec in which a random model's cache may differ; all others say what is read, and how."""
+
+SAME_FIELDS = ("model", "revision", "tokenizer", "n_layers", "side", "site", "random_seed", "quantize", "last_layer")
+"""What of their specs the caches of a transfer must share, so that their states mean the same."""
 
 SPLIT_COLUMN = "split"
 """An input column of this name is used as the split where none is asked for."""
@@ -46,7 +54,7 @@ class ProbeOptions:
     """
 
     layers: str = "all"
-    probes: tuple[str, ...] = ()
+    probes: tuple[str | BaseEstimator, ...] = ()
     poolings: tuple[str, ...] = ()
     split: str | float | None = None
     group: str | None = None
@@ -54,7 +62,8 @@ class ProbeOptions:
     seeds: int = 1
     controls: bool | str = False
     subword: str = "mean"
-    tagging: Tagging = field(default_factory=Tagging)
+    viterbi: bool = False
+    max_words: int = MAX_WORDS
     drop_rare: int = 0
     refit: bool = True
     shots: Shots | None = None
@@ -63,67 +72,91 @@ class ProbeOptions:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The states of one cache and what is asked of them: ``targets`` of whole texts, ``tags`` of words."""
+class ProbePlan:
+    """What is fitted on one cache: ``parts`` are sources of states and their targets, of texts and of words."""
 
-    sources: list[StateSource]
-    targets: list[Target]
-    question: Question
-    tags: list[Tags]
-    words: WordSource | None
-    tagging: Tagging
+    parts: tuple[tuple[Sequence[StateSource], Sequence[Target]], ...]
+    config: ProbeConfig
     origin: Origin
 
-    def check(self, shots: Shots | None) -> None:
-        """Raise what ``evaluate`` and ``few_shots`` would raise for probes, groups, splits and draws that can't be."""
+    @property
+    def sources(self) -> Sequence[StateSource]:
+        """Those of whole texts."""
+        return self.parts[0][0]
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Those of whole texts."""
+        return self.parts[0][1]
+
+    def check(self, shots: Shots | None, *, layers: bool) -> None:
+        """Raise what ``evaluate`` (with ``layers``) and ``few_shots`` would raise for what can't be fitted."""
         if shots is not None:
             self.check_texts("few-shot curves")
-            plan_shots(self.targets, self.question, shots)
-        for target in self.targets:
-            plan_fits(target, self.question)
-        if self.words is not None:
-            for tags in self.tags:
-                plan_tag_fits(self.words, tags, self.question, self.tagging)
+            plan_shots(self.targets, self.config, shots)
+        for target in [target for _, targets in self.parts for target in targets] if layers else ():
+            plan_fits(target, self.config)
 
     def check_texts(self, what: str) -> None:
         """Raise SpecError for targets that have a tag for each word, where ``what`` is of whole texts only."""
-        for tags in self.tags:
-            message = f"{what} are of whole texts; this column has a tag for each word"
-            raise SpecError(f"--target {tags.target.name}", message)
+        for target in self.parts[1][1]:
+            raise SpecError(
+                f"--target {target.name}", f"{what} are of whole texts; this column has a tag for each word"
+            )
 
     def evaluate(self, executor: Executor | None, listener: Listener) -> Iterator[Evaluation]:
         """Fit and score: the targets of texts together, then those of words."""
-        if self.targets:
-            yield evaluate(
-                self.sources,
-                self.targets,
-                self.question,
-                origin=self.origin,
-                executor=executor,
-                listener=listener,
-            )
-        if self.words is not None:
-            yield evaluate_tags(
-                self.words,
-                self.tags,
-                self.question,
-                tagging=self.tagging,
-                origin=self.origin,
-                executor=executor,
-                listener=listener,
-            )
+        for sources, targets in self.parts:
+            if targets:
+                yield evaluate(sources, targets, self.config, origin=self.origin, executor=executor, listener=listener)
+
+
+Probes: TypeAlias = str | BaseEstimator | Sequence[str | BaseEstimator] | None
+
+
+def read_options(
+    *,
+    layers: str | int | Sequence[int] = "all",
+    probe: Probes = None,
+    pooling: str | Sequence[str] | None = None,
+    controls: bool | str | Sequence[str] = False,
+    seeds: int = 1,
+    drop_rare: int = 0,
+    max_words: int = MAX_WORDS,
+    **others: Any,
+) -> ProbeOptions:
+    """The arguments of ``probekit.probe`` as people give them, in the form that the work needs."""
+    return ProbeOptions(
+        layers=layer_text(layers),
+        probes=_probes(probe),
+        poolings=names(pooling, "pooling"),
+        controls=controls if isinstance(controls, bool | str) else ",".join(names(controls, "controls")),
+        seeds=whole(seeds, "seeds"),
+        drop_rare=whole(drop_rare, "drop_rare"),
+        max_words=whole(max_words, "max_words"),
+        **others,
+    )
+
+
+def _probes(value: Probes) -> tuple[str | BaseEstimator, ...]:
+    """Names and estimators: one, several in a list, or names in a text with commas."""
+    if value is None or isinstance(value, str):
+        return names(value, "probe")
+    found = [value] if hasattr(value, "fit") else list(value)
+    return tuple(str(one) if isinstance(one, str) else one for one in found)
 
 
 def check_run(targets: Sequence[str], options: ProbeOptions, jobs: int) -> None:
     """Raise SpecError for what no cache can make right."""
     check_counts(targets, options.seeds, jobs)
-    for option, names in (("--probe", options.probes), ("--pooling", options.poolings)):
-        if len(set(names)) < len(names) or not all(names):
-            raise SpecError(option, "names, comma-separated, none twice", ",".join(names))
+    probes = tuple(probe.name for probe in as_probes(options.probes))
+    for option, given in (("--probe", probes), ("--pooling", options.poolings)):
+        if len(set(given)) < len(given) or not all(given):
+            raise SpecError(option, "names, comma-separated, none twice", ",".join(given))
     if options.drop_rare < 0:
         raise SpecError(f"--drop-rare {options.drop_rare}", "at least 0")
-    if options.tagging.max_words < 1:
-        raise SpecError(f"--max-words {options.tagging.max_words}", "at least 1")
+    if options.max_words < 1:
+        raise SpecError(f"--max-words {options.max_words}", "at least 1")
     control_names(options.controls)
     task_of(options.task, targets)
 
@@ -144,8 +177,10 @@ def task_of(asked: str | Mapping[str, str], targets: Sequence[str]) -> dict[str,
         parts = [(name, "=", kind) for name, kind in asked.items()]
     found: dict[str, str] = {}
     for name, _, kind in parts:
-        if kind not in ("auto", *KINDS):
-            raise SpecError(f"--task {shown}", f"one of auto, {', '.join(KINDS)}, or COLUMN=TASK for one target", kind)
+        if kind not in ("auto", *OF_TEXTS):
+            raise SpecError(
+                f"--task {shown}", f"one of auto, {', '.join(OF_TEXTS)}, or COLUMN=TASK for one target", kind
+            )
         if name and name not in targets:
             raise SpecError(f"--task {shown}", f"columns are those of --target: {', '.join(targets)}", name)
         if name in found:
@@ -156,7 +191,7 @@ def task_of(asked: str | Mapping[str, str], targets: Sequence[str]) -> dict[str,
 
 def prepare(
     cache: Cache, targets: Sequence[str], options: ProbeOptions, *, name: str, random: Cache | None = None
-) -> Asked:
+) -> ProbePlan:
     """The states, the targets and the question. Raises for every mistake in the options, ``targets`` and ``random``.
 
     ``name``: of the cache, in the table.
@@ -179,7 +214,7 @@ def prepare(
         for pooling in poolings
     ]
     split, fraction = _split(cache, options.split)
-    question = Question(
+    config = ProbeConfig(
         ids=cache.ids,
         texts=cache.texts if cache.spec.get("store_text") else None,
         probes=options.probes,
@@ -190,6 +225,8 @@ def prepare(
         controls=control_names(options.controls),
         n_tokens=cache.n_tokens,
         refit=options.refit,
+        viterbi=options.viterbi,
+        max_words=options.max_words,
     )
     tasks = task_of(options.task, targets)
     columns = [_column(cache, target, "--target") for target in targets]
@@ -201,24 +238,20 @@ def prepare(
         if column.name not in of_words
     ]
     _check_use(options, read, layers)
-    return Asked(
-        sources=sources,
-        targets=read,
-        question=question,
-        tags=[cache_tags(cache, target) for target in of_words],
-        words=word_source(cache, layers, options.subword) if of_words else None,
-        tagging=options.tagging,
-        origin=origin_of(cache, name),
-    )
+    words: tuple[list[Target], list[StateSource]] = ([], [])
+    if of_words:
+        tags, source = word_target_and_source(cache, of_words, layers, options.subword)
+        words = (tags, [source])
+    return ProbePlan(((sources, read), (words[1], words[0])), config, origin_of(cache, name))
 
 
 def _check_of_words(options: ProbeOptions, *, all_texts: bool, all_words: bool) -> None:
     """Raise SpecError for an option that would do nothing."""
     if all_texts:
         of_words = {
-            "--viterbi": options.tagging.viterbi,
+            "--viterbi": options.viterbi,
             f"--subword {options.subword}": options.subword != "mean",
-            f"--max-words {options.tagging.max_words}": options.tagging.max_words != Tagging.max_words,
+            f"--max-words {options.max_words}": options.max_words != MAX_WORDS,
         }
         for option in (option for option, asked in of_words.items() if asked):
             raise SpecError(option, "is for tags of words; the targets are of whole texts")
@@ -229,10 +262,10 @@ def _check_of_words(options: ProbeOptions, *, all_texts: bool, all_words: bool) 
 
 def _check_use(options: ProbeOptions, targets: Sequence[Target], layers: tuple[int, ...]) -> None:
     """Raise SpecError for a control that was named, or for rare classes to leave out, where it applies to nothing."""
-    if options.drop_rare > 1 and all(target.task.kind == "regression" for target in targets):
+    if options.drop_rare > 1 and not any(len(target.classes) for target in targets):
         raise SpecError(f"--drop-rare {options.drop_rare}", "is for classes and labels; no target has any")
     named = control_names(options.controls) if isinstance(options.controls, str) else ()
-    probes = options.probes or ("logistic",)
+    probes = [probe.name for probe in as_probes(options.probes or ("logistic",))]
     if targets and "mdl" in named and not any(has_code(t, probe) for t in targets for probe in probes):
         raise SpecError("--control mdl", "is of classes and the logistic probe; none is asked for")
     if targets and "conditional" in named and not (0 in layers and len(layers) > 1):
@@ -254,6 +287,32 @@ def _check_random(random: Cache, cache: Cache, layers: tuple[int, ...], poolings
     if not set(layers) <= set(random.layers) or not set(poolings) <= set(random.poolings):
         shown = f"layers {', '.join(map(str, random.layers))}; {', '.join(random.poolings)} pooling"
         raise SpecError(option, "must have the layers and poolings that are probed", shown)
+
+
+def plan_domains(caches: Sequence[Cache], plans: Sequence[ProbePlan]) -> list[list[Domain]]:
+    """The caches' rows as domains of transfer, for each pooling and target.
+
+    Raises SpecError for caches of different models, layers or poolings and for tags of words, InputError for targets
+    that don't fit together.
+    """
+    for cache, plan in zip(caches, plans, strict=True):
+        plan.check_texts("transfer tables")
+        for field in SAME_FIELDS:
+            mine, first = cache.spec.get(field), caches[0].spec.get(field)
+            if mine != first:
+                message = f"must have the {field} of {caches[0].path.name}: {first}"
+                raise SpecError(f"--transfer {cache.path.name}", message, str(mine))
+        if [(s.pooling, s.layers) for s in plan.sources] != [(s.pooling, s.layers) for s in plans[0].sources]:
+            message = f"must have the layers and poolings of {caches[0].path.name}; see --layers and --pooling"
+            raise SpecError(f"--transfer {cache.path.name}", message)
+    found = [
+        [Domain(plan.origin.cache, plan.sources[s], plan.targets[t], plan.config) for plan in plans]
+        for s in range(len(plans[0].sources))
+        for t in range(len(plans[0].targets))
+    ]
+    for domains in found:
+        plan_transfer(domains)
+    return found
 
 
 def _layers(cache: Cache, asked: str) -> tuple[int, ...]:

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import SpecError
-from probekit.evaluate.baselines import LengthTask, TextTask, length_score, text_score, trivial_score
-from probekit.evaluate.controls import shuffled_labels, word_counts
-from probekit.evaluate.executor import Counter, run_tasks
-from probekit.evaluate.fit import METRIC, Fit, LayerOutcomes, LayerTask, Outcome, fit_layer
-from probekit.evaluate.keep import KeepTask, keep_probes
-from probekit.evaluate.per_class import class_rows
-from probekit.evaluate.question import Question, StateSource, splits_for
+from probekit.evaluate.baselines import baseline_places, text_key
+from probekit.evaluate.config import ProbeConfig, StateSource, splits_for
+from probekit.evaluate.controls import shuffled_labels
+from probekit.evaluate.executor import Counter, run_units
+from probekit.evaluate.fit import (
+    Fit,
+    Kept,
+    Key,
+    LayerOutcomes,
+    Outcome,
+    Place,
+    Refit,
+    fit_layer,
+    refit_probe,
+)
+from probekit.evaluate.states import BesideLayer0, LayerReader, Read
 from probekit.evaluate.table import Curve, Origin, build_table
-from probekit.metrics import SCORES
-from probekit.probes import PROBES
+from probekit.probes import PROBES, Folds, Probe, as_probes
 from probekit.spec import Evaluation, Json, Listener, Silent
-from probekit.splits import inner_folds
+from probekit.splits import Split, inner_folds
 from probekit.tasks import Target
+from probekit.tasks.lookup import control_codes
+from probekit.tasks.task import Units
 
-DEFAULT_PROBE = {"classification": "logistic", "regression": "ridge", "multilabel": "logistic"}
+MANY_WORDS = 10_000
+"""From here on one inner fold is enough to choose a hyper-parameter by."""
+
+Where = tuple[int, int]
+"""A place and a layer."""
 
 
 def evaluate(
     sources: Sequence[StateSource],
     targets: Sequence[Target],
-    question: Question,
+    config: ProbeConfig,
     *,
     origin: Origin,
     executor: Executor | None = None,
@@ -39,108 +54,150 @@ def evaluate(
     """Fit every probe of every layer and put the table together.
 
     Hyper-parameters are chosen by folds of the training rows, the layer by the validation rows; the test rows give the
-    score. ``executor``: where layers are fitted side by side; None for one after the other, here.
+    score. Targets of words need sources of words; groups and parts are then of sentences, and a word without sub-tokens
+    counts as tagged wrong (as outside of an entity). ``executor``: where layers are fitted side by side; None for one
+    after the other, here.
 
     Raises SpecError for a probe that does not exist or can't do the task, InputError for labels, groups or splits that
     can't be used.
     """
     listener = listener or Silent()
-    plans = [plan_fits(target, question) for target in targets]
-    fits = tuple(fit for plan in plans for fit in plan)
-    tasks = [_layer_task(source, layer, fits) for source in sources for layer in source.layers]
-    counts = None if question.texts is None else word_counts(question.texts)
-    text_tasks = [] if counts is None else [TextTask(counts, fit) for fit in fits if _is_first(fit, fits)]
-    length_tasks = {
-        i: LengthTask(question.n_tokens, fit)
-        for i, fit in enumerate(fits)
-        if question.n_tokens is not None and "length" in fit.controls
-    }
-    listener.stage("probing", total=len(tasks) + len(text_tasks) + len(length_tasks), unit="fits")
-    count = Counter(listener)
-    layers: list[LayerOutcomes] = count(run_tasks(executor, fit_layer, tasks))
-    text_scores: list[float] = count(run_tasks(executor, text_score, text_tasks))
-    length_scores: list[float] = count(run_tasks(executor, length_score, list(length_tasks.values())))
-    length_of = dict(zip(length_tasks, length_scores, strict=True))
-    text_of = {(t.fit.target.name, t.fit.split.seed): s for t, s in zip(text_tasks, text_scores, strict=True)}
-    curves = []
-    for s, source in enumerate(sources):
-        start = sum(len(earlier.layers) for earlier in sources[:s])
-        of_source = layers[start : start + len(source.layers)]
-        curves += _curves(source, of_source, fits, text_of=text_of, length_of=length_of)
-    return finish(curves, targets, question, origin=origin, executor=executor, listener=listener)
+    fits = [fit for target in targets for fit in plan_fits(target, config)]
+    places = [_place(source, fits, config) for source in sources]
+    more = baseline_places(fits, config)
+    units: list[Where] = [(len(places) + i, 0) for i in range(len(more))]  # first: a few of them can take longest
+    units += [(s, layer) for s, source in enumerate(sources) for layer in source.layers]
+    listener.stage("probing", total=len(units), unit="fits")
+    done: list[LayerOutcomes] = Counter(listener)(run_units(executor, fit_layer, [*places, *more], units))
+    at = dict(zip(units, done, strict=True))
+    baselines: dict[Key, Outcome] = {}
+    for i, place in enumerate(more):
+        baselines |= at[len(places) + i, 0].by_key(place)
+    curves = [curve for s in range(len(sources)) for curve in _curves(sources, places, s, at, baselines)]
+    details = {"cache": origin.cache, **split_details(targets, config, fits)}
+    kept: list[Kept | None] = [None] * len(curves)
+    if config.refit:
+        listener.stage("refitting", total=len(curves), unit="probes")
+        again = [curve.refit(curve.best) for curve in curves]
+        kept = Counter(listener)(run_units(executor, refit_probe, places, again))
+    found = build_table(curves, origin=origin, group=config.groups, details=details, kept=kept)
+    return replace(found, warnings=(*found.warnings, *_word_warnings(fits)))
 
 
-def finish(
-    curves: Sequence[Curve],
-    targets: Sequence[Target],
-    question: Question,
-    *,
-    origin: Origin,
-    executor: Executor | None,
-    listener: Listener,
-) -> Evaluation:
-    """The table of all curves, and the probes that are kept."""
-    details = {"cache": origin.cache, **split_details(targets, question, [f for curve in curves for f in curve.fits])}
-    tasks = [curve.keep(curve.best) for curve in curves]
-    kept = keep_probes(tasks, executor=executor, listener=listener) if question.refit else [None] * len(curves)
-    return build_table(curves, origin=origin, group=question.groups, details=details, kept=kept)
+def _place(source: StateSource, fits: Sequence[Fit], config: ProbeConfig) -> Place:
+    """All that is fitted on the layers of ``source``, controls included."""
+    found = list(fits)
+    for fit in fits:
+        of_score = replace(fit, parts=("test",), whole=False, control=None, mdl=False)
+        if fit.role != "probe" or fit.target.task.of_words:
+            continue
+        if "conditional" in config.controls and 0 in source.layers:
+            found.append(replace(of_score, role="conditional", features="with layer 0"))
+        if source.read_random is not None:
+            found.append(replace(of_score, role="random", features="random"))
+    reads: dict[str, Read] = {"states": LayerReader(source.read), "with layer 0": BesideLayer0(source.read)}
+    if source.read_random is not None:
+        reads["random"] = LayerReader(source.read_random, " of the random model")
+    return Place(reads, tuple(found))
 
 
-def _layer_task(source: StateSource, layer: int, fits: tuple[Fit, ...]) -> LayerTask:
-    has_layer0 = layer != 0 and 0 in source.layers
-    return LayerTask(
-        layer,
-        partial(source.read, layer),
-        fits,
-        read_layer0=partial(source.read, 0) if has_layer0 and any("conditional" in f.controls for f in fits) else None,
-        read_random=None if source.read_random is None else partial(source.read_random, layer),
-    )
+def plan_fits(target: Target, config: ProbeConfig) -> list[Fit]:
+    """All fits of one target, by seed, (shuffled after real) labels and probe.
+
+    Raises SpecError for a probe that does not exist or can't do it, and for an option that does not apply.
+    """
+    able = able_probes(target, config)
+    if target.task.of_words and config.viterbi and not target.task.entities:
+        raise SpecError("--viterbi", f"needs entity tags (B-, I-, O); target {target.name!r} has others")
+    for probe in able if config.viterbi else ():
+        if not probe.has_probability:
+            raise SpecError("--viterbi", f"needs a probe with probabilities; {probe.name} has none")
+    plan = _plan_words if target.task.of_words else _plan_texts
+    return [fit for split in splits_for(target, config) for fit in plan(target, split, able, config)]
 
 
-def plan_fits(target: Target, question: Question) -> list[Fit]:
-    """All fits of one target, by seed, (control after real) kind and probe. Raises SpecError for an unfit probe."""
-    kind = target.task.kind
-    probes = question.probes or (DEFAULT_PROBE[kind],)
-    for probe in probes:
-        if probe not in PROBES:
-            raise SpecError(f"--probe {probe}", f"one of {', '.join(PROBES)}")
-    ability = "regression" if kind == "regression" else "classification"
-    able = [probe for probe in probes if ability in PROBES[probe].tasks]
+def able_probes(target: Target, config: ProbeConfig) -> list[Probe]:
+    """The probes that are asked for and can do it. Raises SpecError for one that there is not, and if none is able."""
+    task = target.task
+    probes = as_probes(config.probes or (task.probe,))
+    able = [probe for probe in probes if task.ability in probe.tasks]
     if not able:
-        right = ", ".join(name for name, probe in PROBES.items() if ability in probe.tasks)
-        raise SpecError(f"--probe {','.join(probes)}", f"target {target.name!r} is {kind}, for which there are {right}")
-    splits = splits_for(target, question)
-    fits = []
-    for split in splits:
-        groups = None if question.groups is None else question.groups.values[split.train]
-        folds = inner_folds(target.truth[split.train], stratify=target.is_classes, groups=groups, seed=split.seed)
-        parts = (split.train, split.val, split.test)
-        fits += [Fit(target, split, probe, folds, target.y, controls=question.controls) for probe in able]
-        if "shuffled" in question.controls:
-            random = shuffled_labels(target.y, parts, seed=split.seed, texts=question.texts)
-            fits += [Fit(target, split, probe, folds, random, is_control=True) for probe in able]
-    return fits
+        right = ", ".join(name for name, kind in PROBES.items() if task.ability in kind.tasks)
+        names = ",".join(probe.name for probe in probes)
+        raise SpecError(f"--probe {names}", f"target {target.name!r} is {task.name}, for which there are {right}")
+    return able
 
 
-def _is_first(fit: Fit, fits: Sequence[Fit]) -> bool:
-    """Whether ``fit`` stands first of those with its target and split, which share one text baseline."""
-    return fit is next(f for f in fits if f.target is fit.target and f.split is fit.split)
+def _plan_texts(target: Target, split: Split, probes: Sequence[Probe], config: ProbeConfig) -> list[Fit]:
+    groups = None if config.groups is None else config.groups.values[split.train]
+    stratify = target.task.stratified
+    folds = inner_folds(target.truth[split.train], stratify=stratify, groups=groups, seed=split.seed)
+    keep = np.concatenate([split.train, split.val])
+    coded = "mdl" in config.controls and stratify
+    fits = [Fit(target, split, p, folds, split.train, keep, mdl=coded and has_code(target, p.name)) for p in probes]
+    if "shuffled" not in config.controls:
+        return fits
+    parts = (split.train, split.val, split.test)
+    y = shuffled_labels(target.y, parts, seed=split.seed, texts=config.texts)
+    codes = target.coded(y) if len(target.codes) else target.codes
+    random = replace(target, y=y, codes=codes)
+    return fits + [replace(fit, target=random, role="shuffled", mdl=False) for fit in fits]
+
+
+def has_code(target: Target, probe: str) -> bool:
+    """Whether the control "mdl" applies: it is of the logistic probe and of labels of which each row has one."""
+    return probe == "logistic" and target.task.stratified
+
+
+def _plan_words(target: Target, split: Split, probes: Sequence[Probe], config: ProbeConfig) -> list[Fit]:
+    train = _first_sentences(target, split.train, config.max_words)
+    # Training and validation sentences in one random order (of theirs, so that their order in the file is nothing).
+    mixed = np.random.default_rng(split.seed).permutation(np.concatenate([split.train, split.val]))
+    keep = _first_sentences(target, mixed, config.max_words)
+    learnt_from = target.rows_of(split.train)
+    control = control_codes(target.of_words.types, target.codes, learnt_from, seed=split.seed)
+    folds = _word_folds(target, train, split.seed, config)
+    return [Fit(target, split, p, folds, train, keep, control=control, viterbi=config.viterbi) for p in probes]
+
+
+def _first_sentences(target: Target, sentences: Units, max_words: int) -> Units:
+    """The first of ``sentences``, in their random order, that have at most ``max_words`` words; at least two."""
+    n = int(np.searchsorted(np.cumsum(target.of_words.lengths[sentences]), max_words, side="right"))
+    return sentences[: max(n, 2)]
+
+
+def _word_folds(target: Target, train: Units, seed: int, config: ProbeConfig) -> Folds:
+    """Inner folds of the readable training words, whole sentences (or groups of them) together."""
+    # Sentences are named by their place in the random order, so that their order in the file changes nothing.
+    names = np.arange(len(train)) if config.groups is None else config.groups.values[train]
+    there = ~target.of_words.unread[target.rows_of(train)]
+    groups = np.repeat(names, target.of_words.lengths[train])[there]
+    if len(np.unique(groups)) < 2:
+        raise SpecError("--max-words", "must take in words that can be read from two sentences (or groups) at least")
+    codes = target.codes[target.readable(train)]
+    folds = inner_folds(codes, stratify=False, groups=groups, seed=seed)
+    return folds[:1] if len(codes) > MANY_WORDS else folds
 
 
 def _curves(
-    source: StateSource,
-    layers: Sequence[LayerOutcomes],
-    fits: Sequence[Fit],
-    *,
-    text_of: dict[tuple[str, int], float],
-    length_of: dict[int, float],
+    sources: Sequence[StateSource],
+    places: Sequence[Place],
+    s: int,
+    at: Mapping[Where, LayerOutcomes],
+    baselines: Mapping[Key, Outcome],
 ) -> list[Curve]:
-    """One curve per target and probe, the seeds together."""
+    """One curve per target and probe of source ``s``, the seeds together."""
+    source, place = sources[s], places[s]
+    layers = [at[s, layer] for layer in source.layers]
+    found = [layer.by_key(place) for layer in layers]
     curves = []
-    for target, probe in dict.fromkeys((fit.target.name, fit.probe) for fit in fits):
-        of_curve = [i for i, fit in enumerate(fits) if (fit.target.name, fit.probe) == (target, probe)]
-        real = [i for i in of_curve if not fits[i].is_control]
-        control = [i for i in of_curve if fits[i].is_control]
+    for name, probe in dict.fromkeys((fit.target.name, fit.probe.name) for fit in place.fits):
+        of_curve = {i: fit for i, fit in enumerate(place.fits) if fit.key[:2] == (name, probe) and fit.role == "probe"}
+        fits = tuple(of_curve.values())
+        task = fits[0].target.task
+        outcomes = tuple(tuple(by_key[fit.key] for fit in fits) for by_key in found)
+        by_role = partial(_test_scores, fits, found)
+        by_words = [[outcome.control_score for outcome in seeds] for seeds in outcomes]
         curves.append(
             Curve(
                 pooling=source.pooling,
@@ -148,48 +205,62 @@ def _curves(
                 layers=source.layers,
                 max_abs=tuple(layer.max_abs for layer in layers),
                 pair_cosine=tuple(layer.pair_cosine for layer in layers),
-                fits=tuple(fits[i] for i in real),
-                outcomes=tuple(tuple(layer.outcomes[i] for i in real) for layer in layers),
-                controls=tuple(tuple(layer.outcomes[i] for i in control) for layer in layers),
-                terms=tuple(_terms(fits[i], [layer.outcomes[i] for layer in layers]) for i in real),
-                classes=partial(_class_rows, [fits[i] for i in real], [[x.outcomes[i] for i in real] for x in layers]),
-                keep=partial(_keep_task, source, fits[real[0]], [layer.outcomes[real[0]] for layer in layers]),
-                baseline=tuple(trivial_score(fits[i]) for i in real),
-                text_baseline=tuple(text_of.get((target, fits[i].split.seed), float("nan")) for i in real),
-                length_baseline=tuple(length_of.get(i, float("nan")) for i in real),
+                fits=fits,
+                outcomes=outcomes,
+                control=np.array(by_words) if task.of_words else by_role("shuffled"),
+                with_layer0=by_role("conditional"),
+                random_model=by_role("random"),
+                terms=tuple(_terms(fit, [seeds[i] for seeds in outcomes]) for i, fit in enumerate(fits)),
+                classes=partial(_class_rows, fits, outcomes),
+                refit=partial(_refit, s, source.layers, min(of_curve), outcomes),
+                baseline=tuple(_dummy_score(fit) for fit in fits),
+                text_baseline=tuple(_test_score(baselines, text_key(fit)) for fit in fits),
+                length_baseline=tuple(_test_score(baselines, fit.key._replace(role="length")) for fit in fits),
             )
         )
     return curves
 
 
-def _keep_task(source: StateSource, fit: Fit, by_layer: Sequence[Outcome], k: int) -> KeepTask:
-    return KeepTask(partial(source.read, source.layers[k]), fit, by_layer[k].estimator)
+def _test_scores(fits: Sequence[Fit], found: Sequence[Mapping[Key, Outcome]], role: str) -> NDArray[np.float64]:
+    """(n_layers, n_seeds) of the fits that are as ``fits`` but for their role; NaN where there are none."""
+    return np.array([[_test_score(by_key, fit.key._replace(role=role)) for fit in fits] for by_key in found])
+
+
+def _test_score(found: Mapping[Key, Outcome], key: Key) -> float:
+    return found[key].score if key in found else float("nan")
+
+
+def _dummy_score(fit: Fit) -> float:
+    """The test score of the answer that needs no text at all."""
+    target, split = fit.target, fit.split
+    return target.task.score(target, split.test, target.task.dummy(target, split.train, split.test))
+
+
+def _refit(place: int, layers: Sequence[int], fit: int, outcomes: Sequence[Sequence[Outcome]], k: int) -> Refit:
+    return Refit(place, layers[k], fit, outcomes[k][0].estimator)
 
 
 def _terms(fit: Fit, by_layer: Sequence[Outcome]) -> NDArray[np.float64]:
-    """(n_test, n_layers, n_terms) what each test row adds to the sums of the score."""
-    truth, score = fit.target.truth[fit.split.test], SCORES[METRIC[fit.target.task.kind]]
-    return np.stack([score.terms(truth, outcome.predicted) for outcome in by_layer], axis=1)
+    """(n_test, n_layers, n_terms) what each test unit adds to the sums of the score."""
+    target, test = fit.target, fit.split.test
+    return np.stack([target.task.terms(target, test, outcome.predicted) for outcome in by_layer], axis=1)
 
 
 def _class_rows(fits: Sequence[Fit], outcomes: Sequence[Sequence[Outcome]], layer: int) -> list[Json]:
-    """The test rows of all seeds together, by class; none for numbers."""
-    target = fits[0].target
-    if not len(target.classes):
-        return []
-    truth = np.concatenate([target.truth[fit.split.test] for fit in fits])
-    return class_rows(truth, np.concatenate([outcome.predicted for outcome in outcomes[layer]]), target.classes)
+    """The test rows of all seeds together, by class."""
+    target, predicted = fits[0].target, [outcome.predicted for outcome in outcomes[layer]]
+    return target.task.class_rows(target, [fit.split.test for fit in fits], predicted)
 
 
-def split_details(targets: Sequence[Target], question: Question, fits: Sequence[Fit]) -> Json:
+def split_details(targets: Sequence[Target], config: ProbeConfig, fits: Sequence[Fit]) -> Json:
     """JSON with what the targets are and how the rows were divided."""
     splits = {(fit.target.name, fit.split.seed): fit.split for fit in fits}
     return {
         "targets": {
             target.name: {
-                "task": target.task.kind,
-                "how": target.task.how,
-                "otherwise": target.task.otherwise,
+                "task": target.task.name,
+                "how": target.how,
+                "otherwise": target.otherwise,
                 "classes": [str(c) for c in target.classes],
                 "n_rows": len(target),
                 "n_missing": target.n_missing,
@@ -210,5 +281,25 @@ def split_details(targets: Sequence[Target], question: Question, fits: Sequence[
             }
             for (name, seed), split in splits.items()
         ],
-        "seeds": list(question.seeds),
+        "seeds": list(config.seeds),
     }
+
+
+def _word_warnings(fits: Sequence[Fit]) -> list[str]:
+    """What a careful reader must know of the words."""
+    found = []
+    for fit in {fit.target.name: fit for fit in fits if fit.target.task.of_words}.values():
+        target, split = fit.target, fit.split
+        test, in_training = target.rows_of(split.test), target.rows_of(split.train)
+        n_test, n_training = (int(np.count_nonzero(target.of_words.unread[rows])) for rows in (test, in_training))
+        if n_test:
+            how = "as outside of every entity" if target.task.entities else "as wrong"
+            found.append(f"{n_test:,} of {len(test):,} test words have no token (cut off, or unknown) and count {how}")
+        if n_training:
+            found.append(f"{n_training:,} of {len(in_training):,} training words have no token and are left out")
+        if len(fit.train) < len(split.train):
+            found.append(
+                f"probes are fitted on {len(target.readable(fit.train)):,} of {len(in_training):,} training words "
+                f"({len(fit.train):,} of {len(split.train):,} sentences, drawn at random); --max-words takes more"
+            )
+    return list(dict.fromkeys(found))

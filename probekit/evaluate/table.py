@@ -10,18 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from probekit.evaluate.fit import METRIC, Fit, Outcome
-from probekit.evaluate.keep import Kept
-from probekit.metrics import (
-    METRIC_NAMES,
-    SCORES,
-    bootstrap_terms,
-    differences_from,
-    interval,
-)
+from probekit.evaluate.fit import Fit, Kept, Outcome, Refit
+from probekit.metrics import bootstrap_terms, differences_from, interval
 from probekit.metrics.bootstrap import N_DRAWS
 from probekit.spec import CLASS_COLUMNS, TABLE_COLUMNS, ChosenProbe, Evaluation, Json
 from probekit.splits import Column
+from probekit.tasks import Task
 
 SINK_COSINE = 0.98
 """Mean pooling beyond it: what all texts share, an attention sink, hides what they don't."""
@@ -45,12 +39,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Curve:
-    """The outcomes of one target, pooling and probe. ``outcomes[layer][seed]``; ``controls`` alike, or empty inside.
+    """The outcomes of one target, pooling and probe. ``outcomes[layer][seed]``.
 
-    ``terms[seed]``: (n_test, n_layers, n_terms) what each test row (of token tasks: sentence) adds to the sums that
-    ``SCORES[metric].value`` is made of. ``classes``: the rows of the table by class for the layer at a position.
-    ``keep``: the unit of work that refits the first seed's probe of the layer at a position. ``fits``, ``baseline``,
-    ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``, ``pair_cosine``: one per layer.
+    ``control``, ``with_layer0``, ``random_model``: (n_layers, n_seeds) test scores of the same probe on labels that
+    mean nothing, beside layer 0, and on a model with random weights; NaN where not asked for. ``terms[seed]``: (n_test,
+    n_layers, n_terms) what each test unit adds to the sums that the score is made of. ``classes``: the rows of the
+    table by class for the layer at a position. ``refit``: how to fit the first seed's probe of the layer at a position
+    once more. ``fits``, ``baseline``, ``text_baseline``, ``length_baseline``: one per seed. ``max_abs``,
+    ``pair_cosine``: one per layer.
     """
 
     pooling: str
@@ -60,23 +56,25 @@ class Curve:
     pair_cosine: tuple[float, ...]
     fits: tuple[Fit, ...]
     outcomes: tuple[tuple[Outcome, ...], ...]
-    controls: tuple[tuple[Outcome, ...], ...]
+    control: NDArray[np.float64]
+    with_layer0: NDArray[np.float64]
+    random_model: NDArray[np.float64]
     terms: tuple[NDArray[np.float64], ...]
     classes: Callable[[int], list[Json]]
-    keep: Callable[[int], Callable[[], Kept]]
+    refit: Callable[[int], Refit]
     baseline: tuple[float, ...]
     text_baseline: tuple[float, ...]
     length_baseline: tuple[float, ...]
 
     @property
-    def metric(self) -> str:
-        """The score's name."""
-        return METRIC[self.fits[0].target.task.kind]
+    def task(self) -> Task:
+        """Of the target."""
+        return self.fits[0].target.task
 
     @property
     def val_scores(self) -> list[list[float]]:
         """``[layer][seed]``."""
-        return [[outcome.val_score for outcome in seeds] for seeds in self.outcomes]
+        return [[outcome.scores["val"] for outcome in seeds] for seeds in self.outcomes]
 
     @property
     def best(self) -> int:
@@ -123,7 +121,7 @@ def build_table(
 
 def curve_name(curve: Curve) -> str:
     """Which curve it is, for a warning."""
-    return f"{curve.fits[0].target.name}, {curve.pooling}, {curve.fits[0].probe}"
+    return f"{curve.fits[0].target.name}, {curve.pooling}, {curve.fits[0].probe.name}"
 
 
 def best_layer(val_scores: Sequence[Sequence[float]] | NDArray[np.float64]) -> int:
@@ -142,7 +140,7 @@ def curve_draws(curve: Curve, group: Column | None) -> NDArray[np.float64]:
     draws = []
     for fit, terms in zip(curve.fits, curve.terms, strict=True):
         groups = None if group is None else group.values[fit.split.test]
-        value, seed = SCORES[curve.metric].value, fit.split.seed
+        value, seed = curve.task.value, fit.split.seed
         draws.append(bootstrap_terms(value, terms, groups=groups, seed=seed, n_draws=n_draws))
     return np.stack(draws)
 
@@ -152,31 +150,31 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
     splits = [fit.split for fit in curve.fits]
     draws = curve_draws(curve, group)
     compared = differences_from(draws.reshape(-1, len(curve.layers)), best)
-    scores = [float(np.mean([outcome.metrics[curve.metric] for outcome in seeds])) for seeds in curve.outcomes]
-    compared_by = "accuracy" if target.task.kind == "entities" else curve.metric  # as Hewitt and Liang (2019) do
+    scores = [float(np.mean([outcome.score for outcome in seeds])) for seeds in curve.outcomes]
+    compared_by = target.task.control_metric or target.task.metric
     layer0 = scores[curve.layers.index(0)] if 0 in curve.layers else np.nan
     rows = []
     for k, (layer, seeds) in enumerate(zip(curve.layers, curve.outcomes, strict=True)):
         low, high = interval(draws[:, :N_DRAWS, k])  # of all seeds: the spread of test rows and of splits
-        control = _mean([outcome.metrics[compared_by] for outcome in curve.controls[k]])
+        control = _mean(curve.control[k])
         row = {
             "model": origin.model,
             "revision": origin.revision,
             "dataset": origin.dataset,
             "target": target.name,
-            "task": target.task.kind,
+            "task": target.task.name,
             "pooling": curve.pooling,
             "layer": layer,
             "n_layers": origin.n_layers,
             "final_norm": layer in curve.final_norm,
-            "probe": curve.fits[0].probe,
-            "metric": curve.metric,
+            "probe": curve.fits[0].probe.name,
+            "metric": target.task.metric,
             "score": scores[k],
             "ci_low": low,
             "ci_high": high,
-            "val_score": _mean([outcome.val_score for outcome in seeds]),
+            "val_score": _mean([outcome.scores["val"] for outcome in seeds]),
             "selected": k == best,
-            "train_score": _mean([outcome.train_score for outcome in seeds]),
+            "train_score": _mean([outcome.scores["train"] for outcome in seeds]),
             "delta_layer0": scores[k] - layer0,
             "baseline": _mean(curve.baseline),
             "text_baseline": _mean(curve.text_baseline),
@@ -197,14 +195,14 @@ def _rows(curve: Curve, best: int, origin: Origin, group: Column | None) -> list
             "seeds": len(curve.fits),
             "max_abs": curve.max_abs[k],
             "length_baseline": _mean(curve.length_baseline),
-            "conditional": _mean([outcome.with_layer0 for outcome in seeds]) - layer0,
+            "conditional": _mean(curve.with_layer0[k]) - layer0,
             "mdl_bits": _mean([outcome.mdl_bits for outcome in seeds]),
             "compression": _compression(curve, k),
-            "random_model": _mean([outcome.random_model for outcome in seeds]),
+            "random_model": _mean(curve.random_model[k]),
             "p_vs_best": np.nan if k == best else compared[k].p_value,
             "cache": origin.cache,
         }
-        row |= {name: _mean([outcome.metrics[name] for outcome in seeds]) for name in METRIC_NAMES[target.task.kind]}
+        row |= {name: _mean([outcome.metrics[name] for outcome in seeds]) for name in target.task.columns}
         rows.append(row)
     return rows
 
@@ -214,7 +212,7 @@ def _compression(curve: Curve, k: int) -> float:
     pairs = zip(curve.fits, curve.outcomes[k], strict=True)
     return _mean(
         [len(fit.split.train) * np.log2(len(fit.target.classes)) / found.mdl_bits for fit, found in pairs]
-        if curve.fits[0].target.is_classes
+        if curve.task.stratified
         else []
     )
 
@@ -235,11 +233,11 @@ def _choice(curve: Curve, best: int) -> Json:
     val = np.array(curve.val_scores)
     means = val.mean(axis=1)
     tied = [k for k in np.flatnonzero(means >= means[best] - TIE).tolist() if k != best]
-    test = [[outcome.metrics[curve.metric] for outcome in seeds] for seeds in curve.outcomes]
+    test = [[outcome.score for outcome in seeds] for seeds in curve.outcomes]
     return {
         "target": curve.fits[0].target.name,
         "pooling": curve.pooling,
-        "probe": curve.fits[0].probe,
+        "probe": curve.fits[0].probe.name,
         "layer": curve.layers[best],
         "tied_layers": [curve.layers[k] for k in tied],
         "layer_by_seed": [curve.layers[best_layer(seed[:, None])] for seed in val.T],
@@ -255,13 +253,13 @@ def _plain(scores: Sequence[float]) -> list[float | None]:
 
 def _chosen_probe(curve: Curve, best: int, row: Json, kept: Kept | None) -> ChosenProbe:
     fit, outcome = curve.fits[0], curve.outcomes[best][0]
-    found = kept or Kept(outcome.estimator, outcome.predicted, len(fit.split.train), outcome.converged)
+    found = kept or Kept(outcome.estimator, outcome.predicted, len(fit.train), outcome.converged)
     return ChosenProbe(
         target=fit.target.name,
-        task=fit.target.task.kind,
+        task=fit.target.task.name,
         pooling=curve.pooling,
         layer=curve.layers[best],
-        probe=fit.probe,
+        probe=fit.probe.name,
         estimator=found.estimator,
         row=row,
         test=fit.split.test,

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from probekit.errors import InputError
-from probekit.evaluate.executor import Counter, run_tasks
-from probekit.evaluate.fit import METRIC, Fit, as_floats, fit_on, part_score, predict
-from probekit.evaluate.question import Question, StateSource
+from probekit.evaluate.config import ProbeConfig, StateSource
+from probekit.evaluate.executor import Counter, run_units
+from probekit.evaluate.fit import Elsewhere, Fit, LayerOutcomes, Place, fit_layer
 from probekit.evaluate.run import plan_fits
+from probekit.evaluate.states import LayerReader
 from probekit.evaluate.table import best_layer
-from probekit.metrics import SCORES, bootstrap_draws, interval
+from probekit.metrics import bootstrap_terms, interval
 from probekit.spec import TRANSFER_COLUMNS, Listener, Silent
 from probekit.tasks import Target
+from probekit.tasks.task import Codes
 
 
 @dataclass(frozen=True)
@@ -31,26 +30,7 @@ class Domain:
     name: str
     source: StateSource
     target: Target
-    question: Question
-
-
-@dataclass(frozen=True)
-class TransferTask:
-    """A layer of every domain, and each domain's fits (all domains' in the same order); small and picklable."""
-
-    reads: tuple[Callable[[], NDArray[Any]], ...]
-    fits: tuple[tuple[Fit, ...], ...]
-
-
-@dataclass(frozen=True)
-class TransferOutcome:
-    """``predicted[a][b][i]``: the answers of fit i of domain a on the test rows of domain b's fit i.
-
-    ``val[a][i]``: its score on domain a's own validation rows.
-    """
-
-    predicted: tuple[tuple[tuple[NDArray[Any], ...], ...], ...]
-    val: tuple[tuple[float, ...], ...]
+    config: ProbeConfig
 
 
 def transfer(
@@ -71,21 +51,24 @@ def transfer(
     fits = plan_transfer(domains)
     listener = listener or Silent()
     layers = domains[0].source.layers
-    tasks = [TransferTask(tuple(partial(d.source.read, layer) for d in domains), fits) for layer in layers]
-    listener.stage("transfer", total=len(tasks), unit="layers")
-    found: list[TransferOutcome] = Counter(listener)(run_tasks(executor, transfer_layer, tasks))
+    reads = {str(d): LayerReader(domain.source.read) for d, domain in enumerate(domains)}
+    place = Place(reads, tuple(fit for of_domain in fits for fit in of_domain))
+    listener.stage("transfer", total=len(layers), unit="layers")
+    units = [(0, layer) for layer in layers]
+    found: list[LayerOutcomes] = Counter(listener)(run_units(executor, fit_layer, [place], units))
     pairs = [(a, b) for a in range(len(domains)) for b in range(len(domains))]
     n_duplicate = {(a, b): _n_known(domains[a], fits[a], domains[b], fits[b]) for a, b in pairs}
     rows = []
-    for probe in dict.fromkeys(fit.probe for fit in fits[0]):
-        which = [i for i, fit in enumerate(fits[0]) if fit.probe == probe]
+    for probe in dict.fromkeys(fit.probe.name for fit in fits[0]):
+        which = [i for i, fit in enumerate(fits[0]) if fit.probe.name == probe]
         for a in range(len(domains)):
-            best = best_layer([[outcome.val[a][i] for i in which] for outcome in found])
-            for k, outcome in enumerate(found):
-                place = {"model": model, "layer": layers[k], "probe": probe, "selected": k == best}
+            of_probe = [[layer.outcomes[a * len(fits[0]) + i] for i in which] for layer in found]
+            best = best_layer([[outcome.scores["val"] for outcome in seeds] for seeds in of_probe])
+            for k, outcomes in enumerate(of_probe):
+                of_layer = {"model": model, "layer": layers[k], "probe": probe, "selected": k == best}
                 for b in range(len(domains)):
-                    of_pair = _pair(domains, fits, outcome, a=a, b=b, which=which)
-                    rows.append(place | of_pair | {"n_duplicate": n_duplicate[a, b]})
+                    of_pair = _pair(domains, fits, [o.elsewhere[b] for o in outcomes], a=a, b=b, which=which)
+                    rows.append(of_layer | of_pair | {"n_duplicate": n_duplicate[a, b]})
     return pd.DataFrame(rows, columns=list(TRANSFER_COLUMNS))
 
 
@@ -95,7 +78,20 @@ def plan_transfer(domains: Sequence[Domain]) -> tuple[tuple[Fit, ...], ...]:
     Raises InputError where the targets differ in kind or classes, SpecError for a probe that can't do it.
     """
     _check_targets(domains)
-    return tuple(tuple(plan_fits(d.target, replace(d.question, controls=()))) for d in domains)
+    plans = [plan_fits(domain.target, replace(domain.config, controls=())) for domain in domains]
+    return tuple(
+        tuple(
+            replace(
+                fit,
+                features=str(a),
+                parts=("val",),
+                whole=False,
+                elsewhere=tuple(Elsewhere(str(b), o[i].target, o[i].split.test) for b, o in enumerate(plans)),
+            )
+            for i, fit in enumerate(plan)
+        )
+        for a, plan in enumerate(plans)
+    )
 
 
 def transfer_warnings(table: pd.DataFrame) -> tuple[str, ...]:
@@ -109,26 +105,10 @@ def transfer_warnings(table: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def transfer_layer(task: TransferTask) -> TransferOutcome:
-    """Fit and predict one layer, on one BLAS thread."""
-    with threadpool_limits(1):
-        states = [as_floats(read()) for read in task.reads]
-        predicted, val = [], []
-        for X, fits in zip(states, task.fits, strict=True):
-            estimators = [fit_on(X, fit).estimator for fit in fits]
-            answers = [
-                tuple(predict(e, Y[fit.split.test], fit.target) for e, fit in zip(estimators, others, strict=True))
-                for Y, others in zip(states, task.fits, strict=True)
-            ]
-            predicted.append(tuple(answers))
-            val.append(tuple(part_score(e, X, fit, fit.split.val) for e, fit in zip(estimators, fits, strict=True)))
-        return TransferOutcome(tuple(predicted), tuple(val))
-
-
 def _pair(
     domains: Sequence[Domain],
     fits: Sequence[Sequence[Fit]],
-    outcome: TransferOutcome,
+    answers: Sequence[Codes],
     *,
     a: int,
     b: int,
@@ -136,19 +116,19 @@ def _pair(
 ) -> dict[str, Any]:
     """What the probes ``which`` (of all seeds), fitted on domain a, are worth on domain b."""
     trained, tested = domains[a], domains[b]
-    metric, groups = METRIC[tested.target.task.kind], tested.question.groups
+    task, groups = tested.target.task, tested.config.groups
     scores, draws = [], []
-    for i in which:
-        split, answers = fits[b][i].split, outcome.predicted[a][b][i]
-        truth = tested.target.truth[split.test]
+    for i, given in zip(which, answers, strict=True):
+        split = fits[b][i].split
         of_row = None if groups is None else groups.values[split.test]
-        scores.append(SCORES[metric](truth, answers))
-        draws.append(bootstrap_draws(SCORES[metric], truth, answers[:, None], groups=of_row, seed=split.seed))
+        terms = task.terms(tested.target, split.test, given)
+        scores.append(float(task.value(terms.sum(axis=0))))
+        draws.append(bootstrap_terms(task.value, terms[:, None], groups=of_row, seed=split.seed))
     low, high = interval(np.concatenate(draws))
     return {
         "target": trained.target.name,
         "pooling": trained.source.pooling,
-        "metric": metric,
+        "metric": task.metric,
         "trained_on": trained.name,
         "tested_on": tested.name,
         "score": float(np.mean(scores)),
@@ -161,7 +141,7 @@ def _pair(
 
 def _n_known(trained: Domain, fits: Sequence[Fit], tested: Domain, others: Sequence[Fit]) -> float:
     """Test texts of one domain that are in training or validation rows of the other; NaN where texts are lacking."""
-    known, texts = trained.question.texts, tested.question.texts
+    known, texts = trained.config.texts, tested.config.texts
     if known is None or texts is None:
         return float("nan")
     most = 0
@@ -174,9 +154,9 @@ def _n_known(trained: Domain, fits: Sequence[Fit], tested: Domain, others: Seque
 def _check_targets(domains: Sequence[Domain]) -> None:
     first = domains[0]
     for other in domains[1:]:
-        if other.target.task.kind != first.target.task.kind:
-            allowed = f"must be {first.target.task.kind} as in {first.name}"
-            raise InputError(f"target {other.target.name!r} of {other.name}", allowed, other.target.task.kind)
+        if other.target.task.name != first.target.task.name:
+            allowed = f"must be {first.target.task.name} as in {first.name}"
+            raise InputError(f"target {other.target.name!r} of {other.name}", allowed, other.target.task.name)
         if not np.array_equal(other.target.classes, first.target.classes):
             mine, theirs = (", ".join(map(str, domain.target.classes[:6])) for domain in (first, other))
             allowed = f"must have the classes of {first.name}: {mine}"

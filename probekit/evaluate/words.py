@@ -9,10 +9,12 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from probekit.errors import SpecError
-from probekit.evaluate.tagging import WordSource
+from probekit.evaluate.config import StateSource
 from probekit.store import Cache, WordStates, word_matrix
-from probekit.tasks import is_missing, parse_lists
-from probekit.tasks.tags import Tags, read_tags
+from probekit.tasks import Target
+from probekit.tasks.label_sets import parse_lists
+from probekit.tasks.read import is_missing
+from probekit.tasks.tags import read_tags
 
 
 @dataclass(frozen=True)
@@ -32,23 +34,24 @@ def has_tags(cache: Cache, column: str, task: str) -> bool:
     return cache.words is not None and task == "auto" and _tag_lists(cache, column) is not None
 
 
-def word_source(cache: Cache, layers: tuple[int, ...], subword: str) -> WordSource:
-    """The words of ``cache``, ``subword`` saying how their tokens become one vector.
+def word_target_and_source(
+    cache: Cache, columns: list[str], layers: tuple[int, ...], subword: str
+) -> tuple[list[Target], StateSource]:
+    """The tags in ``columns``, for which ``has_tags`` holds, and the states of words.
 
-    Raises SpecError if the cache has no token states.
+    ``subword``: how the states of a word's tokens become one vector. Raises SpecError if the cache has no token states.
     """
     words = cache.words or []
     if cache.spec.get("tokens") is None:
         message = "tags of words need the states of every token: extract with --tokens"
         raise SpecError(f"cache {cache.path.name}", message, "pooled states only")
     matrix = word_matrix(cache.tokens(layers[0]), [len(sentence) for sentence in words], subword)
-    lost = np.diff(matrix.indptr) == 0
-    return WordSource(subword, layers, cache.final_norm, words, lost, WordReader(cache, matrix))
-
-
-def cache_tags(cache: Cache, column: str) -> Tags:
-    """The tags in a column of ``cache`` for which ``has_tags`` holds."""
-    return read_tags(_tag_lists(cache, column) or [], column, words=cache.words or [], ids=cache.ids)
+    unread = np.diff(matrix.indptr) == 0
+    targets = [
+        read_tags(_tag_lists(cache, column) or [], column, words=words, ids=cache.ids, unread=unread)
+        for column in columns
+    ]
+    return targets, StateSource(subword, layers, cache.final_norm, WordReader(cache, matrix))
 
 
 def _tag_lists(cache: Cache, column: str) -> list[list[Any] | None] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probekit.metrics.bootstrap import bootstrap_draws, bootstrap_terms, interval
+from probekit.metrics.by_class import rows_by_class
 from probekit.metrics.classification import classification_metrics
 from probekit.metrics.entities import (
     EntityRow,
@@ -21,7 +22,6 @@ from probekit.metrics.tag_scheme import TagScheme, looks_like_entities, name_typ
 from probekit.metrics.viterbi import best_tags
 
 __all__ = [
-    "METRIC_NAMES",
     "SCORES",
     "EntityRow",
     "PairedDifference",
@@ -45,18 +45,7 @@ __all__ = [
     "name_types",
     "paired_difference",
     "regression_metrics",
+    "rows_by_class",
     "scheme_of",
     "to_iob2",
 ]
-
-_OF_WORDS = ("commonest_accuracy", "oov_accuracy", "n_words", "n_words_lost")
-_OF_ENTITIES = ("entity_f1", "entity_precision", "entity_recall", "entity_f1_lenient", "viterbi_gain")
-
-METRIC_NAMES = {
-    "classification": ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "auroc"),
-    "regression": ("r2", "rmse", "mae", "pearson", "spearman"),
-    "multilabel": ("accuracy", "micro_f1", "macro_f1", "auroc"),
-    "tags": ("accuracy", "macro_f1", *_OF_WORDS),
-    "entities": ("accuracy", *_OF_ENTITIES, *_OF_WORDS),
-}
-"""The columns of the table by task."""

@@ -11,10 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 from sklearn.multioutput import MultiOutputClassifier
 
-from probekit.probes.result import FitFunction, FittedProbe, Folds
+from probekit.probes.result import FittedProbe, Folds
 
 
-def fit_columns(fit: FitFunction, X: NDArray[Any], Y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:
+def fit_columns(fit: Callable[..., FittedProbe], X: Any, Y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:
     """Fit ``fit`` to every column of ``Y`` (n, n_labels), 0 or 1; each chooses its own regularisation.
 
     The estimator is scikit-learn's ``MultiOutputClassifier`` of these probes. A label that all training rows have, or

@@ -1,10 +1,9 @@
-"""What a fitted probe is, and what a kind of probe must offer."""
+"""What a fitted probe is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,24 +34,6 @@ class FittedProbe:
     cv_score: float
     grid: tuple[float, ...]
     cv_scores: tuple[float, ...]
-
-
-class FitFunction(Protocol):
-    """How every kind of probe is fitted."""
-
-    def __call__(self, X: NDArray[Any], y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:
-        """Fit on ``X`` (n_train, d) and ``y`` (n_train,) or (n_train, n_targets)."""
-
-
-@dataclass(frozen=True)
-class ProbeKind:
-    """A row of the registry.
-
-    ``tasks``: which of "classification" and "regression" it can do. ``fit``: see :class:`FitFunction`.
-    """
-
-    tasks: tuple[str, ...]
-    fit: FitFunction
 
 
 def chosen_index(cv_scores: Sequence[float], grid: Sequence[float]) -> int:

@@ -13,7 +13,8 @@ from probekit.errors import InputError, SpecError
 from probekit.splits.carve import take_groups, take_rows
 from probekit.splits.official import read_parts
 from probekit.splits.order import shuffled
-from probekit.tasks.target import Target, is_missing
+from probekit.tasks import Target
+from probekit.tasks.read import is_missing
 
 DEFAULT_FRACTION = 0.2
 
@@ -98,15 +99,10 @@ class _Rows:
     split: Column | None
     parts: dict[str, NDArray[np.int64]]
 
-    @property
-    def strata(self) -> NDArray[np.int64]:
-        """(n,) class codes; zeros for numbers, which are not stratified."""
-        return self.target.codes if self.target.is_classes else np.zeros(len(self.target), dtype=np.int64)
-
 
 def own_parts(target: Target, split: Column | None) -> dict[str, NDArray[np.int64]]:
     """Positions of the labelled rows of "train", "val" and "test" by the ``split`` column; all "train" without one."""
-    rows = target.rows
+    rows = target.units
     if split is None:
         return {"train": rows, "val": np.empty(0, dtype=np.int64), "test": np.empty(0, dtype=np.int64)}
     try:
@@ -146,9 +142,9 @@ def _carve(rows: _Rows, at: NDArray[np.int64], *, fraction: float, seed: int, to
     """Which of the rows ``at`` to take, leaving enough for training and ``to_carve`` more parts."""
     if rows.groups is not None:
         leave = MIN_TRAIN_GROUPS + to_carve
-        return take_groups(rows.strata[at], rows.groups.values[at], fraction=fraction, seed=seed, leave=leave)
+        return take_groups(rows.target.strata[at], rows.groups.values[at], fraction=fraction, seed=seed, leave=leave)
     leave = MIN_TRAIN_ROWS + to_carve
-    return take_rows(rows.strata[at], [rows.ids[i] for i in at], fraction=fraction, seed=seed, leave=leave)
+    return take_rows(rows.target.strata[at], [rows.ids[i] for i in at], fraction=fraction, seed=seed, leave=leave)
 
 
 def _check_columns(
@@ -172,7 +168,7 @@ def _check_columns(
     if len({str(name) for name in ids}) != n:
         raise InputError("ids", "row names must be unique, for they fix which row goes where")
     if groups is not None:
-        missing = target.rows[is_missing(np.asarray(groups.values)[target.rows])]
+        missing = target.units[is_missing(np.asarray(groups.values)[target.units])]
         if len(missing):
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise InputError(
@@ -195,7 +191,7 @@ def _check(rows: _Rows) -> None:
         n_groups, least = len(np.unique(rows.groups.values[train])), MIN_TRAIN_GROUPS + n_parts - 1
         if n_groups < least:
             raise InputError(f"group column {rows.groups.name!r}", f"at least {least} groups{where}", str(n_groups))
-    if not target.is_classes:
+    if not target.task.stratified:
         return
     counts = np.bincount(target.codes[train], minlength=len(target.classes))
     if np.count_nonzero(counts) < 2:
@@ -209,7 +205,7 @@ def _check(rows: _Rows) -> None:
 
 def _check_train(rows: _Rows, train: NDArray[np.int64]) -> None:
     """Whole groups may have taken a class along."""
-    if rows.target.is_classes and len(np.unique(rows.target.codes[train])) < 2:
+    if rows.target.task.stratified and len(np.unique(rows.target.codes[train])) < 2:
         raise InputError(
             f"column {rows.target.name!r}",
             "at least two classes in the training part; each class must be in several groups",
@@ -232,7 +228,7 @@ def _count_duplicates(rows: _Rows, parts: dict[str, NDArray[np.int64]]) -> int:
 
 
 def _describe(rows: _Rows, *, carved: list[str], fraction: float) -> str:
-    manner = "stratified" if rows.target.is_classes else "at random"
+    manner = "stratified" if rows.target.task.stratified else "at random"
     if rows.groups is not None:
         manner = f"grouped by {rows.groups.name}"
     if rows.split is None:
@@ -254,7 +250,7 @@ def _warnings(
         )
     if n_duplicate:
         found.append(f"{n_duplicate} of {len(parts['test'])} test texts also occur in train or validation")
-    if rows.target.is_classes:
+    if rows.target.task.stratified:
         train, test = (rows.target.codes[parts[part]] for part in ("train", "test"))
         for part, lacking in (("training", np.setdiff1d(test, train)), ("test", np.setdiff1d(train, test))):
             if len(lacking):

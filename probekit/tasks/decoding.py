@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from probekit.metrics import best_tags
-
-
-class WordStates(Protocol):
-    """The states of one layer, a vector per word, read a few at a time."""
-
-    def rows(self, which: NDArray[np.int64]) -> NDArray[Any]:
-        """(len(which), d_model) of the words ``which``, counted through all sentences; none of them lost."""
-
+from probekit.tasks.task import States
 
 BATCH_WORDS = 8192
 """Words whose states are in memory at a time."""
 
 
 def decode_words(
-    states: WordStates,
+    states: States,
     estimator: BaseEstimator,
     words: NDArray[np.int64],
     *,
-    lost: NDArray[np.bool_],
+    unread: NDArray[np.bool_],
     classes: NDArray[Any],
-    lost_code: int,
+    unread_code: int,
     lengths: NDArray[np.int64] | None,
 ) -> NDArray[np.int64]:
     """(n,) codes of the tags of ``words``: positions in ``classes``, sorted tag names.
 
-    ``lost``: (n,) which of them have no token; they get ``lost_code``. ``lengths``: of the sentences that ``words``
-    are, to choose each sentence's tags together under IOB2's rule (Viterbi); None to take every word by itself.
+    ``unread``: (n,) which of them have no sub-tokens; they get ``unread_code``. ``lengths``: of the sentences that
+    ``words`` are, to choose each sentence's tags together under IOB2's rule (Viterbi); None to take every word by
+    itself.
     """
-    there = np.flatnonzero(~lost)
+    there = np.flatnonzero(~unread)
     batches = [there[start : start + BATCH_WORDS] for start in range(0, len(there), BATCH_WORDS)]
     column = np.searchsorted(classes, estimator.classes_)
     if lengths is None:
-        codes = np.full(len(words), lost_code)
+        codes = np.full(len(words), unread_code)
         for part in batches:
             codes[part] = np.searchsorted(classes, estimator.predict(states.rows(words[part])))
         return codes
     probability = np.zeros((len(words), len(classes)))
-    probability[lost, lost_code] = 1
+    probability[unread, unread_code] = 1
     for part in batches:
         probability[np.ix_(part, column)] = estimator.predict_proba(states.rows(words[part]))
     with np.errstate(divide="ignore"):

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 
-def lookup_codes(
-    types: NDArray[np.object_], codes: NDArray[np.int64], *, train: NDArray[np.int64], test: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """(n_test,) the tag that each test word has most often in training, the commonest of all tags for a new word.
+class LookUp(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Answers for each word the tag that it has most often in training, for a new word the commonest of all tags.
 
-    ``types``: (n_words,) the words as written. ``train``, ``test``: word positions. Of equally common tags the lowest.
+    Of equally common tags the first by name.
     """
-    overall = int(np.argmax(np.bincount(codes[train])))
-    counts: dict[str, NDArray[np.int64]] = {}
-    n_tags = int(codes.max()) + 1
-    for word in train:
-        counts.setdefault(types[word], np.zeros(n_tags, dtype=np.int64))[codes[word]] += 1
-    best = {name: int(np.argmax(count)) for name, count in counts.items()}
-    return np.array([best.get(types[word], overall) for word in test], dtype=np.int64)
+
+    def fit(self, X: NDArray[np.object_], y: NDArray[Any]) -> LookUp:
+        """``X``: (n,) the words as written; ``y``: (n,) their tags."""
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.overall_ = int(np.argmax(np.bincount(codes)))
+        counts: dict[str, NDArray[np.int64]] = {}
+        for word, code in zip(X, codes, strict=True):
+            counts.setdefault(word, np.zeros(len(self.classes_), dtype=np.int64))[code] += 1
+        self.table_ = {word: int(np.argmax(count)) for word, count in counts.items()}
+        return self
+
+    def predict(self, X: NDArray[np.object_]) -> NDArray[Any]:
+        """(n,) tags of the words ``X``."""
+        return np.asarray(self.classes_[[self.table_.get(word, self.overall_) for word in X]])
 
 
 def control_codes(

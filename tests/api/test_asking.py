@@ -14,10 +14,9 @@ from probekit.api.predict import predict, save_probes
 from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.errors import ProbekitError, SpecError
-from probekit.evaluate import MTEB, Shots
+from probekit.evaluate.few_shot import MTEB, Shots
 from probekit.evaluate.names import cache_names
 from probekit.evaluate.plan import ProbeOptions, task_of
-from probekit.evaluate.tagging import Tagging
 from probekit.saved import card_path
 from tests.tiny import tiny_texts
 
@@ -81,8 +80,8 @@ SHOTS = Shots((1,), 2)
         ("label", {"shots": SHOTS, "transfer": ("words.h5",)}, {}, "--target label: this cache has"),
         ("label", {"transfer": ("other.h5",), "probes": ("nope",)}, {}, "--probe nope"),
         ("label", {"transfer": ("plain.h5",)}, {}, "CACHE, --transfer: different caches, none twice; got plain.h5"),
-        ("label", {"shots": SHOTS, "tagging": Tagging(viterbi=True)}, {}, "--viterbi: is for tags of words"),
-        ("label", {"shots": SHOTS, "tagging": Tagging(max_words=9)}, {}, "--max-words 9: is for tags of words"),
+        ("label", {"shots": SHOTS, "viterbi": True}, {}, "--viterbi: is for tags of words"),
+        ("label", {"shots": SHOTS, "max_words": 9}, {}, "--max-words 9: is for tags of words"),
         ("label", {"subword": "first"}, {}, "--subword first: is for tags of words"),
         ("label", {"shots": SHOTS, "seeds": 0}, {}, "--seeds 0"),
         ("label", {"shots": SHOTS, "split": 0.7}, {}, "--split 0.7"),
@@ -117,9 +116,9 @@ def test_mistakes_are_found_before_anything_is_fitted(folder, monkeypatch, targe
     [
         ({"shots": SHOTS}, {}, "--target ner: few-shot curves are of whole texts"),
         ({"transfer": ("other.h5",)}, {}, "--target ner"),
-        ({"tagging": Tagging(max_words=0)}, {}, "--max-words 0: at least 1"),
+        ({"max_words": 0}, {}, "--max-words 0: at least 1"),
         ({"subword": "middle"}, {}, "--subword middle"),
-        ({"probes": ("ridge",)}, {}, "--probe ridge: target 'ner' is tags"),
+        ({"probes": ("ridge",)}, {}, "--probe ridge: target 'ner' is entities"),
         ({"controls": "shuffled"}, {}, "--control shuffled: is for targets of whole texts"),
         ({"drop_rare": 3}, {}, "--drop-rare 3: is for classes and labels"),
         ({}, {"random_cache": "drawn.h5"}, "--random-cache drawn.h5: must have"),
@@ -211,11 +210,15 @@ def test_two_caches_of_one_model_are_two_curves_in_every_table(folder, tmp_path)
     names = ["plain", "prompted (prompt: the film: {text})"]
     for name, path in zip(names, paths, strict=True):
         alone = run_probes([path], ["label"], options=ProbeOptions(shots=SHOTS))
-        for table, single in ((both.table, alone.table), (both.classes, alone.classes), (both.shots, alone.shots)):
+        for table, single in (
+            (both.table, alone.table),
+            (both.tables["classes"], alone.tables["classes"]),
+            (both.tables["shots"], alone.tables["shots"]),
+        ):
             mine = table[table["cache"] == name].drop(columns="cache").reset_index(drop=True)
             pd.testing.assert_frame_equal(mine, single.drop(columns="cache"))
     assert [part["cache"] for part in both.record["caches"]] == names
-    assert both.transfer["trained_on"].unique().tolist() == [*names, "other"]
+    assert both.tables["transfer"]["trained_on"].unique().tolist() == [*names, "other"]
     saved = save_probes(both, tmp_path / "heads")
     assert len({path.name for path in saved}) == len(list((tmp_path / "heads").glob("*.skops"))) == 2
     assert "-plain-label-" in saved[0].name

@@ -132,7 +132,7 @@ def test_foreign_types_pickles_and_garbage_are_refused(tmp_path):
 
 
 def test_every_probe_can_be_saved_and_read_back(tmp_path):
-    from probekit.probes import PROBES, fit_probe
+    from probekit.probes import PROBES, as_probe
     from probekit.splits import inner_folds
 
     rng = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def test_every_probe_can_be_saved_and_read_back(tmp_path):
     for name, kind in PROBES.items():
         for task in kind.tasks:
             folds = inner_folds(y[task], stratify=task == "classification", groups=None, seed=0, n_folds=3)
-            estimator = fit_probe(name, X, y[task], folds=folds, seed=0).estimator
+            estimator = as_probe(name).fit(X, y[task], folds=folds, seed=0).estimator
             path = tmp_path / f"{name}-{task}.skops"
             save_probe(path, estimator, {})
             np.testing.assert_array_equal(load_probe(path).estimator.predict(X), estimator.predict(X))

@@ -7,14 +7,14 @@ import json
 import numpy as np
 
 from probekit import extract, open_cache
-from probekit.api.inspect import cache_health
+from probekit.api.inspect import diagnostics
 from probekit.cli import run
 
 
 def test_function_command_and_json_agree(tmp_path, tiny_model, tiny_data, capsys):
     path = tmp_path / "cache.h5"
     extract(tiny_model, tiny_data, out=path, pooling="mean,last").close()
-    table = cache_health(path)
+    table = diagnostics(path).table
     assert table[["pooling", "layer"]].values.tolist() == [[p, k] for p in ("mean", "last") for k in range(3)]
     with open_cache(path) as cache:
         expected = [np.abs(cache.layer(k, p)).max() for p in ("mean", "last") for k in range(3)]

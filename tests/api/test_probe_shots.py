@@ -9,7 +9,7 @@ import pytest
 from probekit import extract
 from probekit.api.probe import run_probes
 from probekit.cli import run
-from probekit.evaluate import Shots
+from probekit.evaluate.few_shot import Shots
 from probekit.evaluate.plan import ProbeOptions
 
 
@@ -31,7 +31,7 @@ def test_table_is_printed_and_written(cache, capsys):
     written = pd.read_csv(out.with_suffix(".shots.csv"))
     assert len(written) == 2 * 2 * 3 * 2  # targets x poolings x layers x shots
     options = ProbeOptions(shots=Shots((1, 4), 3))
-    same = run_probes([cache], ["label", "score"], options=options).shots
+    same = run_probes([cache], ["label", "score"], options=options).tables["shots"]
     np.testing.assert_allclose(written["mean"], same["mean"], rtol=1e-5)
 
 

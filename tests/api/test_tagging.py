@@ -20,7 +20,6 @@ from probekit.api.tagging import Entity, tag_texts
 from probekit.cli import run
 from probekit.errors import InputError, SpecError
 from probekit.evaluate.plan import ProbeOptions
-from probekit.evaluate.tagging import Tagging
 from probekit.extraction.reader import Reader, read_words
 from probekit.inputs import read_examples
 from probekit.models import locate
@@ -81,7 +80,7 @@ def test_a_saved_probe_repeats_its_test_predictions(cache, conll, tiny_model, tm
     if viterbi and target != "ner":
         pytest.skip("decoding is for entities")
     layers = "0" if viterbi else "all"  # there an actor is inside a thing, whatever stands before
-    options = ProbeOptions(layers=layers, tagging=Tagging(viterbi), refit=False)
+    options = ProbeOptions(layers=layers, viterbi=viterbi, refit=False)
     done = run_probes([cache], [target], options=options)
     (path,) = save_probes(done, tmp_path)
     examples, chosen = read_examples([conll]), done.chosen[0][0]
@@ -89,7 +88,7 @@ def test_a_saved_probe_repeats_its_test_predictions(cache, conll, tiny_model, tm
     found = tag_texts(path, [examples.texts[i] for i in chosen.test], words=words, model=tiny_model)
     assert [tag for tagged in found for tag in tagged.tags] == chosen.predicted.tolist()
     if viterbi:
-        plain = run_probes([cache], [target], options=replace(options, tagging=Tagging())).chosen[0][0].predicted
+        plain = run_probes([cache], [target], options=replace(options, viterbi=False)).chosen[0][0].predicted
         assert (plain != chosen.predicted).any()
     if target == "ner":
         truth = [json.loads(examples.columns["ner"][i]) for i in chosen.test]

@@ -8,8 +8,10 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probekit.evaluate import Origin, Question, StateSource, evaluate
-from probekit.tasks import read_target
+from probekit.evaluate.config import ProbeConfig, StateSource
+from probekit.evaluate.run import evaluate
+from probekit.evaluate.table import Origin
+from probekit.tasks.read import read_target
 
 ORIGIN = Origin(model="m", revision="r", dataset="d", n_layers=2, n_truncated=0)
 
@@ -45,7 +47,7 @@ def source_of(states, random=None):
 def ask(states, target, **question):
     executor, random = question.pop("executor", None), question.pop("random", None)
     question.setdefault("ids", np.arange(len(target)).astype(str).astype(object))
-    return evaluate([source_of(states, random)], [target], Question(**question), origin=ORIGIN, executor=executor)
+    return evaluate([source_of(states, random)], [target], ProbeConfig(**question), origin=ORIGIN, executor=executor)
 
 
 def classes(labels, name="label"):

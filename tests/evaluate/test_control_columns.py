@@ -56,12 +56,13 @@ def test_conditional_is_both_layers_minus_the_first(asked):
 
 
 def test_conditional_is_empty_without_layer_0():
-    from probekit.evaluate import Question, StateSource, evaluate
+    from probekit.evaluate.config import ProbeConfig, StateSource
+    from probekit.evaluate.run import evaluate
     from tests.evaluate.made_up import ORIGIN, Arrays
 
     states, labels = made_up(n=120)
     source = StateSource("mean", (1, 2), frozenset(), Arrays(states))
-    question = Question(ids=np.arange(120).astype(str), controls=("conditional",))
+    question = ProbeConfig(ids=np.arange(120).astype(str), controls=("conditional",))
     assert evaluate([source], [classes(labels)], question, origin=ORIGIN).table["conditional"].isna().all()
 
 

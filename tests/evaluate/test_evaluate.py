@@ -20,10 +20,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
-from probekit.evaluate import Question, StateSource, evaluate
-from probekit.evaluate.baselines import TextTask, text_score
-from probekit.evaluate.controls import word_counts
-from probekit.evaluate.run import plan_fits
+from probekit.evaluate.baselines import baseline_places
+from probekit.evaluate.config import ProbeConfig, StateSource
+from probekit.evaluate.fit import fit_layer
+from probekit.evaluate.run import evaluate, plan_fits
+from probekit.probes import PROBES
+from probekit.probes.logistic import fit_logistic
 from probekit.report import table_csv
 from probekit.spec import TABLE_COLUMNS
 from probekit.splits import Column, inner_folds, make_splits
@@ -251,11 +253,8 @@ def test_duplicates_are_counted_and_warned_about():
 
 
 def test_no_convergence_is_a_column_and_a_warning(monkeypatch):
-    from probekit.evaluate import fit as module
-
-    monkeypatch.setattr(
-        module, "fit_probe", lambda *a, fit=module.fit_probe, **k: replace(fit(*a, **k), converged=False)
-    )
+    stopped = replace(PROBES["logistic"], fit_function=lambda *a, **k: replace(fit_logistic(*a, **k), converged=False))
+    monkeypatch.setitem(PROBES, "logistic", stopped)
     states, labels = made_up(n=120)
     evaluation = ask(states, classes(labels))
     assert not evaluation.table["converged"].any()
@@ -279,7 +278,7 @@ def test_inner_folds_keep_groups_together():
     """Trap: C chosen with rows of one document on both sides."""
     _, labels = made_up(n=120)
     groups = Column("document", np.repeat(np.arange(30), 4))
-    fits = plan_fits(classes(labels), Question(ids=np.arange(120).astype(str).astype(object), groups=groups))
+    fits = plan_fits(classes(labels), ProbeConfig(ids=np.arange(120).astype(str).astype(object), groups=groups))
     for fit in fits:
         of_rows = groups.values[fit.split.train]
         assert len(fit.folds) > 1
@@ -292,7 +291,8 @@ def test_the_text_baseline_is_that_of_scikit_learns_grid_search():
     labels = np.array(["a", "b"], dtype=object)[rng.integers(0, 2, 150)]
     words = [f"w{int(k)}" for k in rng.zipf(1.3, 2000) % 400]
     texts = [" ".join(rng.choice(words, 6)) + (" yes" if y == "a" and rng.random() < 0.4 else "") for y in labels]
-    (fit,) = plan_fits(classes(labels), Question(ids=np.arange(150).astype(str).astype(object), texts=texts))
+    config = ProbeConfig(ids=np.arange(150).astype(str).astype(object), texts=texts)
+    (fit,) = plan_fits(classes(labels), config)
     tfidf = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+|[^\w\s]")
     search = GridSearchCV(
         make_pipeline(tfidf, LogisticRegression(max_iter=1000)),
@@ -301,9 +301,8 @@ def test_the_text_baseline_is_that_of_scikit_learns_grid_search():
         cv=fit.folds,
     ).fit([texts[i] for i in fit.split.train], labels[fit.split.train])
     test = fit.split.test
-    assert text_score(TextTask(word_counts(texts), fit)) == pytest.approx(
-        np.mean(search.predict([texts[i] for i in test]) == labels[test])
-    )
+    found = fit_layer(baseline_places([fit], config), (0, 0)).outcomes[0].score
+    assert found == pytest.approx(np.mean(search.predict([texts[i] for i in test]) == labels[test]))
 
 
 def test_one_layer_is_in_memory_at_a_time():
@@ -319,7 +318,7 @@ def test_one_layer_is_in_memory_at_a_time():
         return array
 
     source = StateSource("mean", tuple(range(6)), frozenset(), read)
-    question = Question(ids=np.arange(300).astype(str).astype(object), controls=("shuffled", "conditional", "mdl"))
+    question = ProbeConfig(ids=np.arange(300).astype(str).astype(object), controls=("shuffled", "conditional", "mdl"))
     evaluate([source], [classes(labels)], question, origin=ORIGIN)
     assert len(alive) == 6 + 5 + 1  # and the selected one, whose probe is refitted
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probekit.evaluate import StateSource, feature_health
+from probekit.evaluate.config import StateSource
+from probekit.evaluate.diagnostics import feature_health
 from probekit.evaluate.geometry import effective_rank, linear_cka, mean_pair_cosine
 from probekit.spec import HEALTH_COLUMNS
 from tests.evaluate.made_up import Arrays, ask, classes, made_up, source_of

@@ -69,8 +69,8 @@ def test_tags_keep_the_words_of_training_and_validation_within_the_most(max_word
     layers = states_of(tags)
     kept, honest = (ask_tags(words, tags, layers, max_words=max_words, refit=refit) for refit in (True, False))
     pd.testing.assert_frame_equal(kept.table, honest.table)
-    (fit,) = plan(words, tags, layers, max_words=max_words)
-    split, learnt = fit.fit.split, fit.to_keep
+    (fit,) = plan(words, tags, max_words=max_words)
+    split, learnt = fit.split, fit.keep
     assert set(learnt) <= {*split.train, *split.val}
     assert set(learnt) & set(split.val)
     n_words = sum(len(words[i]) for i in learnt)
@@ -80,9 +80,9 @@ def test_tags_keep_the_words_of_training_and_validation_within_the_most(max_word
         assert len(learnt) == len(split.train) + len(split.val)
     (chosen,) = kept.chosen
     assert (chosen.fitted_on, chosen.n_fitted) == ("train + validation", len(learnt))
-    X = layers[chosen.layer][fit.tags.words_of(learnt)]
+    X = layers[chosen.layer][fit.target.rows_of(learnt)]
     assert chosen.estimator[0].mean_[0] == pytest.approx(X[:, 0].mean(dtype=float), rel=1e-4)
-    test = layers[chosen.layer][fit.tags.words_of(split.test)]
+    test = layers[chosen.layer][fit.target.rows_of(split.test)]
     assert chosen.predicted.tolist() == chosen.estimator.predict(test).tolist()
 
 
@@ -115,7 +115,7 @@ def test_every_seeds_scores_of_every_layer_and_ties_are_in_the_details():
 
 
 def test_what_the_heading_needs_of_whole_numbers():
-    from probekit.tasks import read_target
+    from probekit.tasks.read import read_target
     from tests.evaluate.made_up import numbers as decimals
 
     rng = np.random.default_rng(0)

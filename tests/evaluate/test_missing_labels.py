@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probekit.evaluate import MTEB, Question, Shots, few_shots
+from probekit.evaluate.config import ProbeConfig, StateSource
 from probekit.evaluate.controls import CONTROLS
-from probekit.evaluate.tagging import Tagging, WordSource, evaluate_tags
+from probekit.evaluate.few_shot import MTEB, Shots, few_shots
+from probekit.evaluate.run import evaluate
 from probekit.evaluate.transfer import Domain, transfer
 from probekit.splits import Column
-from probekit.tasks import read_target
+from probekit.tasks.read import read_target
 from probekit.tasks.tags import read_tags
 from tests.evaluate.made_up import ORIGIN, ask, made_up, source_of
 from tests.evaluate.test_tagging import Layers, sentences, states_of
@@ -104,7 +105,7 @@ def test_few_shots(kind, shots):
     states, labels, rows, all_states, all_labels = case(kind)
     ids = np.arange(len(all_labels)).astype(str).astype(object)
     tables = [
-        few_shots([source_of(s)], [target_of(y)], Question(ids=i), shots=shots, origin=ORIGIN)
+        few_shots([source_of(s)], [target_of(y)], ProbeConfig(ids=i), shots=shots, origin=ORIGIN)
         for s, y, i in ((all_states, all_labels, ids), (states, labels, ids[rows]))
     ]
     pd.testing.assert_frame_equal(*tables)
@@ -117,20 +118,20 @@ def test_mteb_draws_from_the_validation_part_where_its_rows_have_no_labels():
     labels[split == "dev"] = ""
     from probekit.evaluate.few_shot import PROTOCOLS
 
-    question = Question(ids=np.arange(120).astype(str).astype(object), split=Column("split", split))
-    (fit,) = PROTOCOLS["mteb"](target_of(labels), question, Shots((8,), 3, "mteb"))
-    drawn = {int(i) for draws in fit.samples for rows in draws for i in rows}
+    question = ProbeConfig(ids=np.arange(120).astype(str).astype(object), split=Column("split", split))
+    fits = PROTOCOLS["mteb"](target_of(labels), question, Shots((8,), 3, "mteb"))
+    drawn = {int(i) for fit in fits for i in fit.train}
     assert {str(split[i]) for i in drawn} == {"train"}
-    assert not drawn & set(fit.test.tolist())
+    assert not drawn & set(fits[0].split.test.tolist())
 
 
 def test_transfer():
     states, labels, rows, all_states, all_labels = case("classes")
     ids = np.arange(len(all_labels)).astype(str).astype(object)
     other, others_labels = made_up(n=90, seed=5)
-    second = Domain("b", source_of(other), target_of(others_labels), Question(ids=np.arange(90).astype(str)))
+    second = Domain("b", source_of(other), target_of(others_labels), ProbeConfig(ids=np.arange(90).astype(str)))
     tables = [
-        transfer([Domain("a", source_of(s), target_of(y), Question(ids=i)), second], model="m")
+        transfer([Domain("a", source_of(s), target_of(y), ProbeConfig(ids=i)), second], model="m")
         for s, y, i in ((all_states, all_labels, ids), (states, labels, ids[rows]))
     ]
     pd.testing.assert_frame_equal(*tables)
@@ -154,10 +155,10 @@ def test_sentences_without_tags(entities):
     ids = np.array([f"s{i}" for i in range(135)], dtype=object)
     found = []
     for w, t, x, i in ((all_words, all_tags, all_layers, ids), (words, tags, layers, ids[rows])):
-        source = WordSource("mean", (0, 1), frozenset(), w, np.zeros(len(x[0]), dtype=bool), Layers(x))
-        question = Question(ids=i)
+        source = StateSource("mean", (0, 1), frozenset(), Layers(x))
+        question = ProbeConfig(ids=i)
         read = read_tags(t, "ner", words=w, ids=i)
-        found.append(evaluate_tags(source, [read], question, tagging=Tagging(), origin=ORIGIN))
+        found.append(evaluate([source], [read], question, origin=ORIGIN))
     whole, alone = found
     drop = ["max_abs", "control", "selectivity"]  # (the control task draws a tag for each word type of the data)
     pd.testing.assert_frame_equal(whole.table.drop(columns=drop), alone.table.drop(columns=drop))

@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import f1_score, precision_recall_fscore_support, roc_auc_score
 
 from probekit.errors import InputError
-from probekit.evaluate import label_probability
 from probekit.splits import inner_folds, make_splits
-from probekit.tasks import read_target
+from probekit.tasks.labels import label_probability
+from probekit.tasks.read import read_target
 from tests.evaluate.made_up import ask, grid_search
 
 NAMES = ["calm", "fear", "joy"]
@@ -37,7 +37,7 @@ def target_of(Y, **options):
 def test_rows_equal_one_grid_search_per_label():
     states, Y = made_up()
     target = target_of(Y)
-    assert target.task.kind == "multilabel"
+    assert target.task.name == "multilabel"
     assert target.classes.tolist() == NAMES
     found = ask(states, target, refit=False)
     (split,) = make_splits(target, ids=np.arange(len(Y)).astype(str))
@@ -110,8 +110,8 @@ def test_what_is_no_set_of_labels():
         read('["a"]', "[]")
     with pytest.raises(InputError, match=r"several labels per row are JSON lists, as .*; got"):
         read("a", "b", task="multilabel")
-    assert read("[a", "b]").task.kind == "classification"
+    assert read("[a", "b]").task.name == "classification"
     with pytest.raises(InputError, match=r"several labels per row are JSON lists, as .*; got .*'food'"):
         read("['food', 'sport']", "['food']")
-    assert read('["a"]', '["b"]', task="classification").task.kind == "classification"
+    assert read('["a"]', '["b"]', task="classification").task.name == "classification"
     assert read("[3]", "[4, 5]").classes.tolist() == ["3", "4", "5"]

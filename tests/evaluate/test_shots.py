@@ -11,15 +11,15 @@ from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
-from probekit.evaluate import MTEB, Question, Shots, few_shots
-from probekit.evaluate.few_shot import PROTOCOLS
+from probekit.evaluate.config import ProbeConfig
+from probekit.evaluate.few_shot import MTEB, PROTOCOLS, Shots, few_shots
 from probekit.spec import SHOT_COLUMNS
 from probekit.splits import Column, make_splits
 from tests.evaluate.made_up import ORIGIN, classes, made_up, numbers, source_of
 
 
 def question_for(n, **options):
-    return Question(ids=np.arange(n).astype(str).astype(object), **options)
+    return ProbeConfig(ids=np.arange(n).astype(str).astype(object), **options)
 
 
 def test_the_curve_against_a_loop():
@@ -52,9 +52,11 @@ def test_draws_are_nested_balanced_and_from_the_training_rows():
     target, question = classes(labels), question_for(300, seeds=(0, 1))
     fits = PROTOCOLS["probekit"](target, question, Shots((2, 8), 3))
     splits = make_splits(target, ids=question.ids, seeds=(0, 1))
-    for fit, split in zip(fits, splits, strict=True):
-        assert fit.test.tolist() == split.test.tolist()
-        few, more = fit.samples
+    for split in splits:
+        of_split = [fit for fit in fits if fit.split.seed == split.seed]
+        assert all(fit.split.test.tolist() == split.test.tolist() for fit in of_split)
+        few, more = ([fit.train for fit in of_split if fit.role == k] for k in ("2", "8"))
+        assert len(few) == len(more) == 3
         for a, b in zip(few, more, strict=True):
             assert set(a) < set(b) < set(split.train)
             assert np.bincount(target.codes[b]).tolist() == [8, 8, 8]

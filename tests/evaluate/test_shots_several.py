@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
-from probekit.evaluate import MTEB, Question, Shots, few_shots
-from probekit.evaluate.few_shot import PROTOCOLS
+from probekit.evaluate.config import ProbeConfig
+from probekit.evaluate.few_shot import MTEB, PROTOCOLS, Shots, few_shots
 from probekit.evaluate.transfer import Domain, transfer, transfer_warnings
 from probekit.splits import make_splits
 from tests.evaluate.made_up import ORIGIN, classes, source_of
@@ -21,14 +21,15 @@ from tests.evaluate.test_multilabel import made_up, target_of
 
 
 def question_for(n, **options):
-    return Question(ids=np.arange(n).astype(str).astype(object), **options)
+    return ProbeConfig(ids=np.arange(n).astype(str).astype(object), **options)
 
 
 def test_each_label_has_its_rows_and_draws_are_nested():
     _, Y = made_up()
-    (fit,) = PROTOCOLS["probekit"](target_of(Y), question_for(240), Shots((1, 4), 3))
+    fits = PROTOCOLS["probekit"](target_of(Y), question_for(240), Shots((1, 4), 3))
+    few, more = ([fit.train for fit in fits if fit.role == k] for k in ("1", "4"))
     (split,) = make_splits(target_of(Y), ids=np.arange(240).astype(str))
-    for one, four in zip(*fit.samples, strict=True):
+    for one, four in zip(few, more, strict=True):
         assert set(one) < set(four) < set(split.train)
         assert (Y[one].sum(axis=0) >= 1).all()
         assert (Y[four].sum(axis=0) >= 4).all()
@@ -70,7 +71,7 @@ def test_what_can_not_be_drawn():
 def domain(name, texts, seed=0, **options):
     states, labels = made_up_classes(n=len(texts), seed=seed)
     ids = np.array([f"{name}{i}" for i in range(len(texts))], dtype=object)
-    return Domain(name, source_of(states), classes(labels), Question(ids=ids, texts=texts, **options))
+    return Domain(name, source_of(states), classes(labels), ProbeConfig(ids=ids, texts=texts, **options))
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
@@ -78,8 +79,8 @@ def test_texts_of_the_other_data_set_are_counted_and_said(seeds):
     a = domain("a", [f"text {i}" for i in range(120)], seeds=seeds)
     b = domain("b", [f"text {i}" for i in range(60, 160)], seed=1, seeds=seeds)
     table = transfer([a, b], model="m")
-    splits = {d.name: make_splits(d.target, ids=d.question.ids, seeds=seeds) for d in (a, b)}
-    texts = {d.name: d.question.texts for d in (a, b)}
+    splits = {d.name: make_splits(d.target, ids=d.config.ids, seeds=seeds) for d in (a, b)}
+    texts = {d.name: d.config.texts for d in (a, b)}
     for (trained, tested), rows in table.groupby(["trained_on", "tested_on"]):
         expected = max(
             sum(texts[tested][i] in {texts[trained][j] for j in (*s.train, *s.val)} for i in t.test)

@@ -16,11 +16,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError, SpecError
-from probekit.evaluate import Question
-from probekit.evaluate.tagging import Tagging, WordSource, evaluate_tags, plan_tag_fits
+from probekit.evaluate.config import ProbeConfig, StateSource
+from probekit.evaluate.run import evaluate, plan_fits
 from probekit.metrics import best_tags
 from probekit.splits import Column, inner_folds
-from probekit.tasks.lookup import control_codes, lookup_codes
+from probekit.tasks.lookup import LookUp, control_codes
 from probekit.tasks.tags import read_tags
 from tests.evaluate.made_up import ORIGIN, grid_search
 
@@ -69,12 +69,8 @@ class Layers:
         return Vectors(self.layers[layer])
 
 
-def source_of(words, layers, lost=None):
-    n = sum(map(len, words))
-    none = np.zeros(n, dtype=bool)
-    return WordSource(
-        "mean", tuple(range(len(layers))), frozenset(), words, none if lost is None else lost, Layers(layers)
-    )
+def source_of(layers):
+    return StateSource("mean", tuple(range(len(layers))), frozenset(), Layers(layers))
 
 
 def states_of(tags, d=10, layers=2, seed=1):
@@ -88,20 +84,15 @@ def states_of(tags, d=10, layers=2, seed=1):
 
 def ask(words, tags, layers, *, lost=None, name="ner", executor=None, **options):
     ids = options.pop("ids", [str(i) for i in range(len(words))])
-    tagging = Tagging(options.pop("viterbi", False), options.pop("max_words", 100_000))
-    question = Question(ids=np.array(ids, dtype=object), **options)
-    read = read_tags(tags, name, words=words, ids=ids)
-    source = source_of(words, layers, lost)
-    return evaluate_tags(source, [read], question, tagging=tagging, origin=ORIGIN, executor=executor)
+    config = ProbeConfig(ids=np.array(ids, dtype=object), **options)
+    read = read_tags(tags, name, words=words, ids=ids, unread=lost)
+    return evaluate([source_of(layers)], [read], config, origin=ORIGIN, executor=executor)
 
 
-def plan(words, tags, layers, *, lost=None, **options):
+def plan(words, tags, *, lost=None, **options):
     ids = [str(i) for i in range(len(words))]
-    tagging = Tagging(options.pop("viterbi", False), options.pop("max_words", 100_000))
-    read = read_tags(tags, "ner", words=words, ids=ids)
-    return plan_tag_fits(
-        source_of(words, layers, lost), read, Question(ids=np.array(ids, dtype=object), **options), tagging
-    )
+    read = read_tags(tags, "ner", words=words, ids=ids, unread=lost)
+    return plan_fits(read, ProbeConfig(ids=np.array(ids, dtype=object), **options))
 
 
 def by_hand(words, tags, X, split, *, lost=None, regularisation=None):
@@ -134,8 +125,8 @@ def test_rows_equal_an_independent_calculation():
     words, tags = sentences()
     layers = states_of(tags)
     found = ask(words, tags, layers)
-    (fit,) = plan(words, tags, layers)
-    split = fit.fit.split
+    (fit,) = plan(words, tags)
+    split = fit.split
     truth = [tags[i] for i in split.test]
     flat_truth = [tag for row in truth for tag in row]
     in_training = Counter((word, tag) for i in split.train for word, tag in zip(words[i], tags[i], strict=True))
@@ -194,8 +185,8 @@ def test_a_lost_word_counts_as_outside_and_none_is_left_out():
     layers = states_of(tags)
     lost = np.random.default_rng(3).random(len(layers[0])) < 0.2
     found = ask(words, tags, layers, lost=lost)
-    (fit,) = plan(words, tags, layers, lost=lost)
-    split = fit.fit.split
+    (fit,) = plan(words, tags, lost=lost)
+    split = fit.split
     row = found.table.iloc[1]
     regularisation, answers, _ = by_hand(words, tags, layers[1], split, lost=lost)
     predicted = answers["test"]
@@ -203,7 +194,7 @@ def test_a_lost_word_counts_as_outside_and_none_is_left_out():
     assert row["regularisation"] == pytest.approx(regularisation)
     assert row["score"] == pytest.approx(entity_f1(truth, predicted, mode="strict", scheme=IOB2))
     assert row["n_words"] == sum(map(len, truth))
-    n_lost = int(lost[fit.tags.words_of(split.test)].sum())
+    n_lost = int(lost[fit.target.rows_of(split.test)].sum())
     assert row["n_words_lost"] == n_lost > 10
     assert any(f"{n_lost} of {row['n_words']:.0f} test words have no token" in text for text in found.warnings)
     assert row["score"] < ask(words, tags, layers).table.iloc[1]["score"]
@@ -213,13 +204,13 @@ def test_the_control_task():
     words, tags = sentences()
     layers = states_of(tags)
     row = ask(words, tags, layers).table.iloc[1]
-    (fit,) = plan(words, tags, layers)
-    split, classes = fit.fit.split, fit.tags.target.classes
+    (fit,) = plan(words, tags)
+    split, classes = fit.split, fit.target.classes
     flat_words = [word for sentence in words for word in sentence]
     of_type = {}
     for word, code in zip(flat_words, fit.control, strict=True):
         assert of_type.setdefault(word, code) == code  # one tag per word type, everywhere
-    train, test = fit.tags.words_of(split.train), fit.tags.words_of(split.test)
+    train, test = fit.target.rows_of(split.train), fit.target.rows_of(split.test)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=row["regularisation"], max_iter=5000))
     model.fit(layers[1][train], classes[fit.control[train]])
     control = np.mean(model.predict(layers[1][test]) == classes[fit.control[test]])
@@ -239,34 +230,35 @@ def test_control_tags_are_drawn_as_training_has_them():
 def test_lookup():
     types = np.array(["a", "a", "a", "b", "c", "a"], dtype=object)
     codes = np.array([1, 2, 2, 0, 0, 1])
-    found = lookup_codes(types, codes, train=np.array([0, 1, 2, 3]), test=np.array([5, 4, 3]))
-    assert found.tolist() == [2, 2, 0]
+    found = LookUp().fit(types[:4], codes[:4])
+    assert found.predict(types[[5, 4, 3]]).tolist() == [2, 2, 0]
 
 
 def test_sentences_are_never_divided():
     words, tags = sentences()
     documents = Column("document", np.repeat(np.arange(30), 4))
     for groups in (None, documents):
-        (fit,) = plan(words, tags, states_of(tags), groups=groups)
+        (fit,) = plan(words, tags, groups=groups)
         unit = np.arange(120) if groups is None else documents.values
-        parts = [set(unit[at]) for at in (fit.fit.split.train, fit.fit.split.val, fit.fit.split.test)]
+        parts = [set(unit[at]) for at in (fit.split.train, fit.split.val, fit.split.test)]
         assert len(parts[0] | parts[1] | parts[2]) == sum(map(len, parts))
-        sentence = np.repeat(np.arange(120), fit.tags.lengths)[fit.train]
-        assert len(fit.fit.folds) == 5
-        assert all(not set(unit[sentence[a]]) & set(unit[sentence[b]]) for a, b in fit.fit.folds)
+        sentence = np.repeat(np.arange(120), fit.target.words.lengths)[fit.target.readable(fit.train)]
+        assert len(fit.folds) == 5
+        assert all(not set(unit[sentence[a]]) & set(unit[sentence[b]]) for a, b in fit.folds)
 
 
 def test_many_words_are_sampled_by_sentence_and_it_is_said():
     words, tags = sentences()
     layers = states_of(tags)
-    (fit,) = plan(words, tags, layers, max_words=100)
-    assert 80 < len(fit.train) <= 100
-    assert fit.learnt_from.tolist() == fit.fit.split.train[: len(fit.learnt_from)].tolist()
+    (fit,) = plan(words, tags, max_words=100)
+    assert 80 < len(fit.target.readable(fit.train)) <= 100
+    assert fit.train.tolist() == fit.split.train[: len(fit.train)].tolist()
     found = ask(words, tags, layers, max_words=100)
     assert any(
-        f"fitted on {len(fit.train)} of " in text and "--max-words takes more" in text for text in found.warnings
+        f"fitted on {len(fit.target.readable(fit.train))} of " in text and "--max-words takes more" in text
+        for text in found.warnings
     )
-    assert len(plan(*sentences(3000), [np.zeros((1, 1))])[0].fit.folds) == 1
+    assert len(plan(*sentences(3000))[0].folds) == 1
 
 
 def test_decoding_sentences():
@@ -274,11 +266,11 @@ def test_decoding_sentences():
     layers = states_of(tags)
     plain, decoded = ask(words, tags, layers).table.iloc[1], ask(words, tags, layers, viterbi=True).table.iloc[1]
     assert decoded["viterbi_gain"] == pytest.approx(decoded["score"] - plain["score"])
-    (fit,) = plan(words, tags, layers)
-    split = fit.fit.split
+    (fit,) = plan(words, tags)
+    split = fit.split
     _, _, model = by_hand(words, tags, layers[1], split, regularisation=plain["regularisation"])
-    at = fit.tags.words_of(split.test)
-    lengths = fit.tags.lengths[split.test]
+    at = fit.target.rows_of(split.test)
+    lengths = fit.target.words.lengths[split.test]
     codes = best_tags(np.log(model.predict_proba(layers[1][at])), model.classes_.tolist(), lengths)
     ends = np.cumsum(lengths)
     predicted = [model.classes_[codes[e - n : e]].tolist() for e, n in zip(ends, lengths, strict=True)]
@@ -289,14 +281,14 @@ def test_decoding_sentences():
 
 def test_decoding_with_lost_words_and_a_tag_that_training_never_saw():
     words, tags = sentences()
-    (fit,) = plan(words, tags, states_of(tags))
-    new = next(i for i in fit.fit.split.test if "B-place" in tags[i])
+    (fit,) = plan(words, tags)
+    new = next(i for i in fit.split.test if "B-place" in tags[i])
     tags[new] = [tag.replace("place", "act") for tag in tags[new]]
     layers = states_of(tags)
     lost = np.random.default_rng(3).random(len(layers[0])) < 0.2
     for viterbi in (False, True):
         found = ask(words, tags, layers, lost=lost, viterbi=viterbi)
-        test = fit.tags.words_of(fit.fit.split.test)
+        test = fit.target.rows_of(fit.split.test)
         predicted = found.chosen[0].predicted
         assert (predicted[lost[test]] == "O").all()
         truth = np.array([tag for row in tags for tag in row])[test]
@@ -313,8 +305,8 @@ def test_parts_of_speech():
     lost[::9] = True
     found = ask(words, tags, layers, lost=lost, name="upos", refit=False)
     row = found.table.iloc[1]
-    (fit,) = plan(words, tags, layers, lost=lost)
-    test = fit.tags.words_of(fit.fit.split.test)
+    (fit,) = plan(words, tags, lost=lost)
+    test = fit.target.rows_of(fit.split.test)
     predicted = found.chosen[0].predicted
     truth = np.array([tag for sentence in tags for tag in sentence])[test]
     assert (predicted[lost[test]] == "").all()
@@ -367,7 +359,7 @@ def test_other_schemes_give_the_same_table(scheme):
     a, b = ask(words, tags, layers), ask(words, written, layers)
     np.testing.assert_array_equal(a.table["score"], b.table["score"])
     assert a.warnings == b.warnings
-    assert scheme in read_tags(written, "ner", words=words, ids=range(120)).target.task.how
+    assert scheme in read_tags(written, "ner", words=words, ids=range(120)).how
 
 
 def test_broken_gold_tags_are_repaired_and_counted():
@@ -388,7 +380,7 @@ def test_what_can_not_be_tagged_says_so():
     with pytest.raises(InputError, match="at most 500 different tags; got 501"):
         read_tags([[str(i)] for i in range(501)], "lemma", words=[["a"]] * 501, ids=range(501))
     words, tags = sentences()
-    with pytest.raises(SpecError, match="--probe ridge: target 'ner' is tags, for which there are logistic, mlp"):
+    with pytest.raises(SpecError, match="--probe ridge: target 'ner' is entities, for which there are logistic, mlp"):
         ask(words, tags, states_of(tags), probes=("ridge",))
     together = Column("document", np.array(["one"] * 100 + ["two", "three", "four"] * 6 + ["five"] * 2))
     with pytest.raises(SpecError, match=r"--max-words: must take in words .* from two sentences .or groups. at least"):

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import InputError
-from probekit.evaluate import Question
+from probekit.evaluate.config import ProbeConfig
 from probekit.evaluate.transfer import Domain, transfer
 from probekit.spec import TRANSFER_COLUMNS
 from probekit.splits import Column, make_splits
@@ -20,7 +20,7 @@ def domain(name, seed, n, best=2, **options):
     states, labels = made_up(n=n, seed=seed)
     states[best], states[2] = states[2], states[best]
     ids = np.arange(n).astype(str).astype(object)
-    return Domain(name, source_of(states), classes(labels), Question(ids=ids, **options)), states, labels
+    return Domain(name, source_of(states), classes(labels), ProbeConfig(ids=ids, **options)), states, labels
 
 
 def test_the_matrix():
@@ -38,7 +38,7 @@ def test_the_matrix():
         both = table[(table["trained_on"] == part.name) & table["selected"]]
         assert both["layer"].tolist() == ([2, 2] if part is a else [1, 1])  # whatever it is tested on
         assert both["tested_on"].tolist() == ["a", "b"]
-    split_a, split_b = (make_splits(d.target, ids=d.question.ids)[0] for d in (a, b))
+    split_a, split_b = (make_splits(d.target, ids=d.config.ids)[0] for d in (a, b))
     C = ask(states_a, classes(labels_a)).table["regularisation"]
     for layer in range(3):
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=C[layer], max_iter=5000, tol=1e-6))
@@ -60,9 +60,9 @@ def test_seeds_and_groups():
 
 def test_targets_must_agree():
     a, states, labels = domain("a", 0, 60)
-    other = Domain("b", source_of(states), classes(np.where(labels == "ab", "xy", labels)), a.question)
+    other = Domain("b", source_of(states), classes(np.where(labels == "ab", "xy", labels)), a.config)
     with pytest.raises(InputError, match="target 'label' of b: must have the classes of a: ab, cd, ef; got cd, ef, xy"):
         transfer([a, other], model="m")
-    height = Domain("c", source_of(states), numbers(np.arange(60.0)), a.question)
+    height = Domain("c", source_of(states), numbers(np.arange(60.0)), a.config)
     with pytest.raises(InputError, match="target 'height' of c: must be classification as in a; got regression"):
         transfer([a, height], model="m")

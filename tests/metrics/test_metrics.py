@@ -12,11 +12,11 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from probekit.metrics import (
-    METRIC_NAMES,
     SCORES,
     classification_metrics,
     regression_metrics,
 )
+from probekit.tasks import TASKS
 
 
 def simulated_classes(seed: int, n: int = 200, k: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ def test_many_classes_agree_with_scikit_learn(k, dtype):
         "log_loss": float(-np.log(probability[np.arange(len(truth)), truth].astype(float)).mean()),
         "auroc": float(np.mean(areas)),
     }
-    assert tuple(found) == tuple(expected) == METRIC_NAMES["classification"]
+    assert tuple(found) == tuple(expected) == TASKS["classification"].columns
     assert found == pytest.approx(expected, rel=1e-6)
     assert all(isinstance(value, float) for value in found.values())
 
@@ -139,7 +139,7 @@ def test_numbers_agree_with_scikit_learn_and_scipy(seed):
         "pearson": stats.pearsonr(truth, predicted).statistic,
         "spearman": stats.spearmanr(truth, predicted).statistic,
     }
-    assert tuple(found) == tuple(expected) == METRIC_NAMES["regression"]
+    assert tuple(found) == tuple(expected) == TASKS["regression"].columns
     assert found == pytest.approx(expected, rel=1e-10)
 
 

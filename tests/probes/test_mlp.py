@@ -12,7 +12,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probekit.probes import fit_probe, mlp
+from probekit.probes import as_probe, mlp
 from probekit.probes.mlp import DECAY_GRID, MOST_FOLDS, WIDTH_GRID
 
 N = 300
@@ -31,7 +31,7 @@ def planted():
 def test_numbers(planted):
     X, y = planted
     folds = list(KFold(5, shuffle=True, random_state=0).split(X[:N]))
-    found = fit_probe("mlp", X[:N], y[:N], folds=folds, seed=0)
+    found = as_probe("mlp").fit(X[:N], y[:N], folds=folds, seed=0)
     network = MLPRegressor(max_iter=1000, random_state=0)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), TransformedTargetRegressor(network, transformer=StandardScaler())),
@@ -53,7 +53,7 @@ def test_classes(planted):
     X, numbers = planted
     y = np.array(["high", "low"])[(numbers < np.median(numbers)).astype(int)]
     folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(X[:N], y[:N]))
-    found = fit_probe("mlp", X[:N], y[:N], folds=folds, seed=0)
+    found = as_probe("mlp").fit(X[:N], y[:N], folds=folds, seed=0)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), MLPClassifier(max_iter=1000, random_state=0)),
         {"mlpclassifier__alpha": DECAY_GRID, "mlpclassifier__hidden_layer_sizes": [(width,) for width in WIDTH_GRID]},
@@ -76,7 +76,7 @@ def test_a_fit_that_is_cut_short_says_so_and_is_quiet(planted, monkeypatch, recw
     X, y = planted
     monkeypatch.setattr(mlp, "MAX_EPOCHS", 3)
     folds = list(KFold(5).split(X[:N]))
-    assert not fit_probe("mlp", X[:N], y[:N], folds=folds, seed=0).converged
+    assert not as_probe("mlp").fit(X[:N], y[:N], folds=folds, seed=0).converged
     assert not [warning for warning in recwarn if issubclass(warning.category, ConvergenceWarning)]
 
 

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import SpecError
-from probekit.probes import PROBES, fit_estimator, fit_probe
+from probekit.probes import PROBES, as_probe
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_every_probe_fits_its_tasks_and_is_repeatable(rows):
         for task in kind.tasks:
             target = y if task == "classification" else numbers
             folds = folds_of(y) if task == "classification" else list(KFold(4).split(X))
-            first, second = (fit_probe(name, X, target, folds=folds, seed=3) for _ in range(2))
+            first, second = (as_probe(name).fit(X, target, folds=folds, seed=3) for _ in range(2))
             np.testing.assert_array_equal(first.estimator.predict(X), second.estimator.predict(X))
             assert first.regularisation == second.regularisation or np.isnan(first.regularisation)
             if task == "classification":
@@ -49,14 +49,14 @@ def test_mass_mean_is_the_nearest_mean(rows):
     X, y = rows
     means = {label: X[y == label].mean(0) for label in ("no", "yes")}
     expected = [min(means, key=lambda label: np.linalg.norm(row - means[label])) for row in X]
-    assert fit_probe("mass-mean", X, y, folds=[], seed=0).estimator.predict(X).tolist() == expected
+    assert as_probe("mass-mean").fit(X, y, folds=[], seed=0).estimator.predict(X).tolist() == expected
 
 
 def test_mass_mean_iid_has_its_border_half_way_between_the_means(rows):
     X, y = rows
     keep = np.flatnonzero((y == "yes") | (np.arange(240) % 3 == 0))  # unequal classes, which must not move it
     X, y = X[keep], y[keep]
-    fitted = fit_probe("mass-mean-iid", X, y, folds=[], seed=0).estimator
+    fitted = as_probe("mass-mean-iid").fit(X, y, folds=[], seed=0).estimator
     border = (X[y == "no"].mean(0) + X[y == "yes"].mean(0)) / 2
     assert float(fitted.decision_function(border[None])[0]) == pytest.approx(0, abs=1e-3)
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5]).fit(X, y)
@@ -65,7 +65,7 @@ def test_mass_mean_iid_has_its_border_half_way_between_the_means(rows):
 
 def test_knn_chooses_k_on_the_folds(rows):
     X, y = rows
-    found = fit_probe("knn", X, y, folds=folds_of(y), seed=0)
+    found = as_probe("knn").fit(X, y, folds=folds_of(y), seed=0)
     expected = {}
     for k in (1, 3, 5, 10, 20, 50):
         scores = []
@@ -82,36 +82,36 @@ def test_sparse_logistic_ranks_on_training_rows_alone(rows):
     """Trap: features ranked on all rows. Ranked inside the folds, noise can't beat a coin."""
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((60, 3000)).astype(np.float32), np.arange(60) % 2
-    honest = fit_probe("sparse-logistic", X, y, folds=folds_of(y), seed=0)
+    honest = as_probe("sparse-logistic").fit(X, y, folds=folds_of(y), seed=0)
     assert max(honest.cv_scores) < -0.6  # log(1/2) is -0.69
     leaked = np.argsort(-np.abs(np.corrcoef(X.T, y)[-1, :-1]))[:16]
-    cheating = fit_probe("sparse-logistic", X[:, leaked], y, folds=folds_of(y), seed=0)
+    cheating = as_probe("sparse-logistic").fit(X[:, leaked], y, folds=folds_of(y), seed=0)
     assert max(cheating.cv_scores) > -0.45
     X, y = rows
-    found = fit_probe("sparse-logistic", X, y, folds=folds_of(y), seed=0)
+    found = as_probe("sparse-logistic").fit(X, y, folds=folds_of(y), seed=0)
     assert found.estimator[2].get_support()[2]
 
 
 def test_a_users_own_estimator_is_cloned_and_used_as_it_is(rows):
     X, y = rows
     mine = LogisticRegression(C=0.5, max_iter=500)
-    found = fit_estimator(mine, X, y)
+    found = as_probe(mine).fit(X, y, folds=(), seed=0)
     assert not hasattr(mine, "coef_")
     assert found.estimator.C == 0.5
-    assert not fit_estimator(LogisticRegression(max_iter=1), X, y).converged
+    assert not as_probe(LogisticRegression(max_iter=1)).fit(X, y, folds=(), seed=0).converged
 
 
 def test_what_is_refused(rows):
     X, y = rows
     with pytest.raises(SpecError, match="one of logistic, ridge, mlp"):
-        fit_probe("svm", X, y, folds=folds_of(y), seed=0)
+        as_probe("svm").fit(X, y, folds=folds_of(y), seed=0)
     with pytest.raises(SpecError, match="at least one inner fold"):
-        fit_probe("knn", X, y, folds=[], seed=0)
+        as_probe("knn").fit(X, y, folds=[], seed=0)
     with pytest.raises(SpecError, match="float32 or float64; got float16"):
-        fit_probe("lda", X.astype(np.float16), y, folds=[], seed=0)
+        as_probe("lda").fit(X.astype(np.float16), y, folds=[], seed=0)
 
 
 def test_knn_asks_no_more_neighbours_than_a_fold_has_rows():
     X, y = np.arange(12.0)[:, None], np.array(["a", "b"] * 6)
     folds = [(np.arange(6), np.arange(6, 12)), (np.arange(6, 12), np.arange(6))]
-    assert fit_probe("knn", X, y, folds=folds, seed=0).grid == (1.0, 3.0, 5.0)
+    assert as_probe("knn").fit(X, y, folds=folds, seed=0).grid == (1.0, 3.0, 5.0)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from probekit.probes import PROBES, fit_each_label, fit_probe, refit
+from probekit.probes import PROBES, as_probe
 
 CHOSEN = {
     "logistic": lambda estimator: estimator[-1].C,
@@ -37,15 +37,15 @@ def test_all_that_was_chosen_is_kept(probe, task):
     X, numbers = rows()
     y = numbers if task == "regression" else np.where(numbers > 0, "b", "a")
     folds = list(KFold(4).split(X[:150]) if task == "regression" else StratifiedKFold(4).split(X[:150], y[:150]))
-    first = fit_probe(probe, X[:150], y[:150], folds=folds, seed=3).estimator
-    again = refit(probe, first, X, y, seed=3).estimator
+    first = as_probe(probe).fit(X[:150], y[:150], folds=folds, seed=3).estimator
+    again = as_probe(probe).refit(first, X, y, seed=3).estimator
     chosen = CHOSEN.get(probe, network)
     assert chosen(again) == chosen(first)
     whole = np.std(X[:, 4], dtype=float)
     if hasattr(again, "steps") and hasattr(again[0], "scale_"):
         assert again[0].scale_[4] == pytest.approx(whole, rel=1e-5)  # the scaler saw all rows
         assert first[0].scale_[4] != pytest.approx(whole, rel=1e-5)
-    np.testing.assert_array_equal(again.predict(X), refit(probe, first, X, y, seed=3).estimator.predict(X))
+    np.testing.assert_array_equal(again.predict(X), as_probe(probe).refit(first, X, y, seed=3).estimator.predict(X))
 
 
 def test_each_label_keeps_its_own():
@@ -54,8 +54,8 @@ def test_each_label_keeps_its_own():
     noisy = [X[:, k] + noise * rng.standard_normal(200) > 0 for k, noise in enumerate((0.1, 1.0, 5.0))]
     Y = np.column_stack([*noisy, np.zeros(200), np.arange(200) >= 150]).astype(int)
     folds = list(KFold(4).split(X[:150]))
-    first = fit_each_label("logistic", X[:150], Y[:150], folds=folds, seed=0).estimator
-    again = refit("logistic", first, X, Y, seed=0).estimator
+    first = as_probe("logistic").fit_labels(X[:150], Y[:150], folds=folds, seed=0).estimator
+    again = as_probe("logistic").refit(first, X, Y, seed=0).estimator
     C = [estimator[-1].C for estimator in first.estimators_[:3]]
     assert len(set(C)) > 1
     assert [estimator[-1].C for estimator in again.estimators_[:3]] == C
@@ -66,6 +66,6 @@ def test_each_label_keeps_its_own():
 
 def test_labels_that_are_all_constant_have_no_probe():
     X, Y = np.random.default_rng(0).standard_normal((20, 3)), np.tile([1, 0], (20, 1))
-    fitted = fit_each_label("logistic", X, Y, folds=list(KFold(4).split(X)), seed=0)
+    fitted = as_probe("logistic").fit_labels(X, Y, folds=list(KFold(4).split(X)), seed=0)
     assert np.isnan(fitted.regularisation)
     assert fitted.estimator.predict(X).tolist() == Y.tolist()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from probekit.splits import Column, Split
-from probekit.tasks import Target, read_target
+from probekit.tasks import Target
+from probekit.tasks.read import read_target
 
 
 def names(n: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from probekit.errors import InputError, SpecError
 from probekit.splits import Column, Split, make_splits, read_parts
-from probekit.tasks import read_target
+from probekit.tasks.read import read_target
 from tests.splits.split_cases import (
     check_disjoint_and_complete,
     classes,

@@ -9,7 +9,7 @@ import pytest
 
 from probekit.errors import InputError, SpecError
 from probekit.splits import Column, inner_folds, make_splits
-from probekit.tasks import read_target
+from probekit.tasks.read import read_target
 from tests.splits.split_cases import names
 
 NOTHING = [None, "", float("nan"), "  ", "\t"]
@@ -36,7 +36,7 @@ def test_classes_among_gaps_are_those_of_the_labels_alone(task):
     labels = ["no", "yes", "maybe", "no"] * 10
     values, rows = with_gaps(labels)
     target, alone = read(values, task=task), read(labels, task=task)
-    assert target.rows.tolist() == rows.tolist()
+    assert target.units.tolist() == rows.tolist()
     assert target.codes[rows].tolist() == alone.codes.tolist()
     assert target.y[rows].tolist() == labels
     assert target.classes.tolist() == alone.classes.tolist()
@@ -48,28 +48,28 @@ def test_classes_among_gaps_are_those_of_the_labels_alone(task):
 def test_numbers_among_gaps():
     values = np.where(np.arange(40) % 4 == 0, np.nan, np.arange(40) / 3)
     target = read(values)
-    assert target.task.kind == "regression"
-    assert target.rows.tolist() == [i for i in range(40) if i % 4]
-    np.testing.assert_array_equal(target.y[target.rows], values[target.rows])
+    assert target.task.name == "regression"
+    assert target.units.tolist() == [i for i in range(40) if i % 4]
+    np.testing.assert_array_equal(target.y[target.units], values[target.units])
 
 
 def test_whole_numbers_among_gaps_are_whole():
     """NumPy keeps 0, 1 and a gap as floats: not a reason to read classes as numbers."""
     target = read(np.array([0.0, 1.0, np.nan, 1.0] * 10))
-    assert (target.task.kind, target.classes.tolist()) == ("classification", [0, 1])
-    assert target.task.otherwise == "regression"
-    assert read(np.array([0.0, 1.0] * 10)).task.kind == "regression"
-    assert read(np.array([1, 2, 3, 4] * 3)).task.otherwise == "regression"
-    assert read(np.array([1, 2, 3])).task.otherwise == "classification"
-    assert read(["a", "b"]).task.otherwise == ""
+    assert (target.task.name, target.classes.tolist()) == ("classification", [0, 1])
+    assert target.otherwise == "regression"
+    assert read(np.array([0.0, 1.0] * 10)).task.name == "regression"
+    assert read(np.array([1, 2, 3, 4] * 3)).otherwise == "regression"
+    assert read(np.array([1, 2, 3])).otherwise == "classification"
+    assert read(["a", "b"]).otherwise == ""
 
 
 def test_several_labels_among_gaps_and_none_of_the_labels():
     cells = [json.dumps(labels) for labels in (["a"], ["a", "b"], [])] * 4
     values, rows = with_gaps(cells)
     target = read(values)
-    assert target.task.kind == "multilabel"
-    assert target.rows.tolist() == rows.tolist()
+    assert target.task.name == "multilabel"
+    assert target.units.tolist() == rows.tolist()
     assert target.y[rows].tolist() == [[1, 0], [1, 1], [0, 0]] * 4
 
 
@@ -137,7 +137,7 @@ def test_rare_classes_are_left_out_where_asked():
         make_splits(read(labels), ids=names(24))
     target = read(labels, drop_rare=4)
     assert target.classes.tolist() == ["a", "b"]
-    assert target.rows.tolist() == list(range(18))
+    assert target.units.tolist() == list(range(18))
     assert target.codes[:18].tolist() == [0] * 9 + [1] * 9
     assert (target.n_missing, target.n_rare) == (2, 4)
     assert target.notes == (
@@ -171,12 +171,12 @@ def test_decimal_commas_are_named(values):
         read(values)
     with pytest.raises(InputError, match="numbers have a decimal point, not a comma; got"):
         read(values, task="regression")
-    assert read(values, task="classification").task.kind == "classification"
+    assert read(values, task="classification").task.name == "classification"
 
 
 @pytest.mark.parametrize("values", [["a,b", "c,d"], ["1,2", "a", "b"], ["1", "2"], ["Paris, 1900", "Rome, 1800"]])
 def test_other_commas_are_classes(values):
-    assert read(values).task.kind == "classification"
+    assert read(values).task.name == "classification"
 
 
 @pytest.mark.parametrize(

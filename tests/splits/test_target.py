@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probekit.errors import InputError, SpecError
-from probekit.tasks import guess_task, read_target
+from probekit.tasks.read import guess_task, read_target
 from tests.splits.split_cases import names
 
 
@@ -32,9 +32,9 @@ def read(values, **options):
     ],
 )
 def test_guesses(values, kind):
-    task = guess_task(values)
-    assert task.kind == kind
-    assert task.how.startswith("guessed from")
+    found = guess_task(values)
+    assert found.task.name == kind
+    assert found.how.startswith("guessed from")
 
 
 @pytest.mark.parametrize("values", [np.array(["2020-01-01"], dtype="M8[D]"), np.array([[1], [2]], dtype=object)[:, 0]])
@@ -57,16 +57,16 @@ def test_codes_and_classes():
     assert target.codes.dtype == np.int64
     assert target.y.tolist() == ["no", "yes", "maybe", "no"]
     np.testing.assert_array_equal(target.truth, target.codes)
-    assert (target.is_classes, len(target)) == (True, 4)
+    assert (target.task.stratified, len(target)) == (True, 4)
 
 
 def test_numbers():
     target = read([1, 2, 30], task="regression")
     assert target.y.dtype == np.float64
-    assert not target.is_classes
+    assert not target.task.stratified
     np.testing.assert_array_equal(target.truth, [1, 2, 30])
     assert (len(target.classes), len(target.codes)) == (0, 0)
-    assert target.task.how == "as asked"
+    assert target.how == "as asked"
 
 
 def test_whole_numbers_with_a_decimal_type_can_be_classes():

@@ -1,4 +1,4 @@
-"""Which classes the selected layer tells apart, and which it does not."""
+"""Which classes are told apart, and which are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from probekit.spec import Json
 
 
-def class_rows(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: NDArray[Any]) -> list[Json]:
+def rows_by_class(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: NDArray[Any]) -> list[Json]:
     """One row per class, with scikit-learn's definitions; 0 for what has no rows to divide by.
 
     ``truth``, ``predicted``: (n,) class codes, or (n, n_classes) 0 and 1. ``classes``: (n_classes,) labels.

@@ -1,0 +1,82 @@
+"""A scikit-learn estimator of the user's own as a probe."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+from sklearn.pipeline import Pipeline
+
+from probekit.errors import SpecError
+from probekit.probes.grid_search import fit_once, is_regression_target
+from probekit.probes.probe import Probe
+from probekit.probes.result import FittedProbe, Folds
+
+_NO_NAME = re.compile(r"[^a-z0-9.-]+")
+
+
+def own_probe(estimator: Any) -> Probe:
+    """Anything with scikit-learn's ``fit`` and ``predict``, used as it is; what it says of itself says what it can do.
+
+    It is copied for every fit and never fitted itself. Every ``random_state`` in it that is None becomes the seed of
+    the split, so that the same command gives the same numbers. A search of its own (``GridSearchCV``) divides the
+    training rows by its own ``cv``.
+
+    Raises SpecError for a class instead of an object, and for what has no ``fit`` and ``predict``.
+    """
+    if isinstance(estimator, type) or not (hasattr(estimator, "fit") and hasattr(estimator, "predict")):
+        raise SpecError("probe", "a name, or an estimator with fit and predict", repr(estimator)[:80])
+    name = own_name(estimator)
+    return Probe(name, _tasks(estimator), partial(_fit, estimator, name), has_probability=_has_probability(estimator))
+
+
+def own_name(estimator: Any) -> str:
+    """A short name, of a pipeline that of its steps.
+
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import LinearSVC
+    >>> own_name(make_pipeline(PCA(50), LinearSVC()))
+    'pca-linearsvc'
+    """
+    steps = [name for name, _ in estimator.steps] if isinstance(estimator, Pipeline) else [type(estimator).__name__]
+    return _NO_NAME.sub("_", "-".join(steps).lower())
+
+
+def _tasks(estimator: Any) -> tuple[str, ...]:
+    """What it says that it is; both, for one that does not say."""
+    if not isinstance(estimator, BaseEstimator):
+        return ("classification", "regression")
+    kinds = {"classification": is_classifier(estimator), "regression": is_regressor(estimator)}
+    found = tuple(task for task, able in kinds.items() if able)
+    if not found:
+        raise SpecError(f"probe {own_name(estimator)}", "must be a classifier or a regressor", "neither")
+    return found
+
+
+def _has_probability(estimator: Any) -> bool:
+    """Whether it says so before it is fitted. (Some, as SVC, have the method only where they were asked for it.)"""
+    try:
+        return hasattr(estimator, "predict_proba")
+    except AttributeError:
+        return False
+
+
+def _fit(estimator: Any, name: str, X: Any, y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:  # noqa: ARG001
+    fresh = clone(estimator, safe=False)
+    if hasattr(fresh, "get_params"):
+        unseeded = [key for key, value in fresh.get_params().items() if value is None and key.endswith("random_state")]
+        fresh.set_params(**dict.fromkeys(unseeded, seed))
+    try:
+        fitted = fit_once(fresh, X, y)
+    except Exception as error:
+        what = f"{len(y):,} rows of {X.shape[1]:,} features" + (
+            "" if is_regression_target(y) else f" in {len(np.unique(y)):,} classes"
+        )
+        got = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise SpecError(f"probe {name}", f"must be able to fit {what}", got) from error
+    return fitted
