@@ -6,7 +6,8 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -17,11 +18,11 @@ from probekit.api.transfer import transfer_domains, transfer_table
 from probekit.arguments import layer_text, names, whole
 from probekit.errors import CacheError, SpecError
 from probekit.evaluate.controls import control_names
+from probekit.evaluate.executor import workers
 from probekit.evaluate.names import cache_names
 from probekit.evaluate.plan import Asked, ProbeOptions, check_run, prepare
 from probekit.evaluate.tagging import Tagging
 from probekit.evaluate.transfer import Domain, transfer_warnings
-from probekit.evaluate.workers import workers
 from probekit.extraction.random_model import random_model_job, run_random_model
 from probekit.schema import check_made
 from probekit.spec import ChosenProbe, Evaluation, Json, Listener, Silent
@@ -128,12 +129,13 @@ def run_probes(
     random_cache: Cache | str | os.PathLike[str] | None = None,
     models: Sequence[str | os.PathLike[str]] = (),
     jobs: int = 1,
+    executor: Executor | None = None,
     listener: Listener | None = None,
 ) -> ProbeRun:
     """``probe_layers`` for several caches, with all that is asked for beside the table.
 
     The names of the caches are in the tables' columns ``cache``, ``trained_on`` and ``tested_on``. All mistakes are
-    found before the work begins.
+    found before the work begins. ``executor``: where layers are fitted; else ``jobs`` processes are started for it.
     """
     if random_cache is not None and len(caches) > 1:
         raise SpecError("--random-cache", "is of one cache; probe each of several by itself", f"{len(caches)} caches")
@@ -170,16 +172,16 @@ def run_probes(
                 prepare(cache, targets, options, name=name, random=r)
                 for cache, name, r in zip(opened, names, random, strict=False)
             ]
-        with workers(jobs) as executor:
+        with nullcontext(executor) if executor else workers(jobs) as pool:
             shots = transfer = None
             if options.shots is not None:
-                shots = shot_table(asked, options.shots, executor=executor, listener=listener)
+                shots = shot_table(asked, options.shots, executor=pool, listener=listener)
             if domains:
-                transfer = transfer_table(domains, model=opened[0].model, executor=executor, listener=listener)
+                transfer = transfer_table(domains, model=opened[0].model, executor=pool, listener=listener)
             done = [
                 (cache, evaluation)
                 for cache, one in zip(opened, asked, strict=True)
-                for evaluation in one.evaluate(executor, listener)
+                for evaluation in one.evaluate(pool, listener)
             ]
         table = pd.concat([evaluation.table for _, evaluation in done], ignore_index=True)
         found = _warnings(done, domains, transfer)

@@ -150,10 +150,12 @@ def poll(condition, seconds=60.0):
 
 
 def workers_of(pid):
+    """Its copies: processes of the same command."""
     found = []
+    command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
     for child in children(pid):
         try:
-            if b"popen_loky" in (Path("/proc") / str(child) / "cmdline").read_bytes():
+            if command == (Path("/proc") / str(child) / "cmdline").read_bytes():
                 found.append(child)
         except OSError:
             continue
