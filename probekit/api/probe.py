@@ -19,12 +19,12 @@ from probekit.arguments import names, whole
 from probekit.errors import CacheError, SpecError
 from probekit.evaluate.config import MAX_WORDS
 from probekit.evaluate.controls import control_names
+from probekit.evaluate.executor import workers
 from probekit.evaluate.few_shot import MTEB, PROTOCOLS, Shots, few_shots
 from probekit.evaluate.names import cache_names
 from probekit.evaluate.plan import ProbeOptions, ProbePlan, Probes, check_run, plan_domains, prepare, read_options
 from probekit.evaluate.transfer import Domain, transfer_warnings
 from probekit.evaluate.transfer import transfer as fit_transfer
-from probekit.evaluate.workers import workers
 from probekit.extraction.random_model import random_model_job, run_random_model
 from probekit.probes import as_probes
 from probekit.schema import check_made
@@ -199,7 +199,7 @@ def run_probes(
     """Everything that is asked of caches: with ``layers`` the layer table, and what ``options`` say beside it.
 
     The names of the caches are in the tables' columns ``cache``, ``trained_on`` and ``tested_on``. All mistakes are
-    found before the work begins.
+    found before the work begins. ``executor``: where layers are fitted; else ``jobs`` processes are started for it.
     """
     paths, targets, jobs = _several(caches), names(target, "target"), whole(jobs, "jobs")
     if random_cache is not None and len(paths) > 1:

@@ -107,6 +107,7 @@ def probe(
     from probekit.api.probe import run_probes
     from probekit.cli.progress import Bars
     from probekit.cli.screen import say
+    from probekit.evaluate.executor import workers
     from probekit.evaluate.plan import ProbeOptions
 
     jobs = joblib.cpu_count() if jobs is None else jobs
@@ -128,7 +129,7 @@ def probe(
         transfer=tuple(transfer or ()),
         verify=verify,
     )
-    with Bars() as bars:
+    with workers(jobs, fork=True) as executor, Bars() as bars:  # workers first: bars have threads
         run = run_probes(
             caches,
             targets,
@@ -136,6 +137,7 @@ def probe(
             random_cache=random_cache,
             models=model or (),
             jobs=jobs,
+            executor=executor,
             listener=bars,
         )
     side = {name: run.tables[name] for name in side_names}

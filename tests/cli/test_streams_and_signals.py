@@ -150,10 +150,12 @@ def poll(condition, seconds=60.0):
 
 
 def workers_of(pid):
+    """Its copies: processes of the same command."""
     found = []
+    command = (Path("/proc") / str(pid) / "cmdline").read_bytes()
     for child in children(pid):
         try:
-            if b"popen_loky" in (Path("/proc") / str(child) / "cmdline").read_bytes():
+            if command == (Path("/proc") / str(child) / "cmdline").read_bytes():
                 found.append(child)
         except OSError:
             continue
@@ -218,3 +220,23 @@ def test_a_ctrl_c_is_for_the_command_alone(running):
         status = (Path("/proc") / str(worker) / "status").read_text()
         (pending,) = (line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd"))
         assert int(pending, 16) & (1 << (signal.SIGINT - 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_meets_the_end_of_a_weak_reference(number):
+    """Python ignores what is raised there: the signal must not be lost."""
+    script = (
+        "import signal, sys, time, weakref\n"
+        "from probekit.cli.signals import end_on_signals\n"
+        "end_on_signals()\n"
+        "class Thing: pass\n"
+        "thing = Thing()\n"
+        f"reference = weakref.ref(thing, lambda _: signal.raise_signal({int(number)}))\n"
+        "try:\n    del thing\n    time.sleep(20)\n"
+        "except KeyboardInterrupt as error:\n    print(repr(error))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=15
+    )
+    assert done.stdout == {signal.SIGINT: "KeyboardInterrupt()\n", signal.SIGTERM: "Signalled(15)\n"}[number]
+    assert done.stderr == ""
