@@ -24,7 +24,7 @@ CLOSE = 0.05  # error relative to the smaller part, where the sum was taken in a
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module inside the block: what it took in and put out, and as the how-manieth it ended."""
+    """One call of a module inside the block: what it took in, what it put out, and its place in the order of ending."""
 
     name: str
     taken_in: Tensor | None

@@ -51,11 +51,11 @@ def _tasks(estimator: Any) -> tuple[str, ...]:
     """What it says that it is; both, for one that does not say."""
     if not isinstance(estimator, BaseEstimator):
         return ("classification", "regression")
-    kinds = {"classification": is_classifier(estimator), "regression": is_regressor(estimator)}
-    found = tuple(task for task, able in kinds.items() if able)
-    if not found:
-        raise SpecError(f"probe {own_name(estimator)}", "must be a classifier or a regressor", "neither")
-    return found
+    if is_classifier(estimator):
+        return ("classification",)
+    if is_regressor(estimator):
+        return ("regression",)
+    raise SpecError(f"probe {own_name(estimator)}", "must be a classifier or a regressor", "neither")
 
 
 def _has_probability(estimator: Any) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probekit.errors import InputError, SpecError
+from probekit.tasks import TASKS
 from probekit.tasks.classes import CLASSES
 from probekit.tasks.label_sets import indicator_matrix, parse_lists
 from probekit.tasks.labels import LABELS
@@ -17,7 +18,7 @@ from probekit.tasks.numbers import NUMBERS
 from probekit.tasks.target import Target, spread, without_rare
 from probekit.tasks.task import Task
 
-OF_TEXTS: dict[str, Task] = {task.name: task for task in (CLASSES, NUMBERS, LABELS)}
+OF_TEXTS: dict[str, Task] = {name: task for name, task in TASKS.items() if not task.of_words}
 """What ``--task`` may say: tags of words are found by the data."""
 
 FEW_CLASSES = 20
@@ -127,7 +128,7 @@ def _read_labels(y: NDArray[Any], name: str, *, ids: NDArray[Any], task: str) ->
     if asked is not CLASSES:
         _check_comma_decimals(y, name, asked)
     found = guess_task(y, name) if asked is None else Guess(asked, "as asked")
-    return _numbers(y, name, found) if found.task is NUMBERS else _classes(y, name, found)
+    return (_numbers if found.task.ability == "regression" else _classes)(y, name, found)
 
 
 def _are_whole(y: NDArray[Any]) -> bool:
@@ -155,7 +156,7 @@ def _numbers(y: NDArray[Any], name: str, found: Guess) -> Target:
     if numbers.min() == numbers.max():
         raise InputError(f"column {name!r}", "at least two different values to tell apart", f"only {numbers[0]:g}")
     none = np.empty(0, dtype=np.int64)
-    return Target(name, NUMBERS, numbers, np.empty(0), none, found.how, found.otherwise)
+    return Target(name, found.task, numbers, np.empty(0), none, found.how, found.otherwise)
 
 
 def _classes(y: NDArray[Any], name: str, found: Guess) -> Target:
@@ -169,7 +170,7 @@ def _classes(y: NDArray[Any], name: str, found: Guess) -> Target:
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"column {name!r}", "at least two classes to tell apart", f"only {classes[0]!s}")
-    return Target(name, CLASSES, labels, classes, codes.astype(np.int64), found.how, found.otherwise)
+    return Target(name, found.task, labels, classes, codes.astype(np.int64), found.how, found.otherwise)
 
 
 def _look_like_lists(y: NDArray[Any]) -> bool:
