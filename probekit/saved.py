@@ -7,6 +7,7 @@ import io
 import json
 import stat
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import skops.io
 from sklearn.base import BaseEstimator
 
 from probekit.errors import SpecError
+from probekit.fields import DIGEST, LABELS, MOST_LAYERS, OBJECT, TEXT, TRUTH, Field, check_fields, one_of, shown, whole
 from probekit.output import replacing, write_whole
-from probekit.schema import check_card, shown
-from probekit.spec import Json
+from probekit.readspec import check_spec, missing_to_read
+from probekit.spec import OF_WORDS, POOLING_NAMES, Json
 
 SUFFIX = ".skops"
 CARD_VERSION = 1
@@ -32,6 +34,26 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.feature_selection._univariate_selection.f_classif",
 )
 """Types beyond those of NumPy, SciPy and scikit-learn that skops knows to be harmless."""
+
+CARD: Mapping[str, Field] = {
+    "format_version": whole(1, 1),
+    "target": TEXT,
+    "task": one_of("classification", "regression", "multilabel", *OF_WORDS),
+    "probe": TEXT,
+    "pooling": one_of(*POOLING_NAMES),
+    "layer": whole(0, MOST_LAYERS),
+    "labels": LABELS,
+    "viterbi": TRUTH,
+    "fitted_on": one_of("train", "train + validation"),
+    "n_fitted": whole(1, 2**63),
+    "cache": OBJECT,
+    "scores": OBJECT,
+    "sha256": DIGEST,
+}
+"""The card of a saved probe; its ``cache`` holds fields of ``ReadSpec``."""
+
+CARD_NEEDS = ("task", "pooling", "layer", "labels", "viterbi", "cache")
+"""What a prediction takes from it."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +129,17 @@ def read_card(path: Path) -> Json:
     version = found.get("format_version")
     if version != CARD_VERSION or type(version) is not int:
         raise SpecError(f"card {card}", f"this probekit reads version {CARD_VERSION}", shown(version))
-    check_card(found, f"card {card}", error=SpecError)
+    check_fields(found, CARD, f"card {card}", SpecError)
+    check_spec(found.get("cache", {}), f"card {card}, cache", error=SpecError)
     return found
+
+
+def check_usable(card: Json, source: str) -> None:
+    """Raise SpecError where a card that was checked lacks something that a prediction needs."""
+    missing = [name for name in CARD_NEEDS if name not in card]
+    missing += missing_to_read(card.get("cache", {}), of_words=card.get("task") in OF_WORDS)
+    if missing:
+        raise SpecError(source, "must say what the probe was fitted on", f"no {', '.join(missing)}")
 
 
 def _read(path: Path, source: str, most: int) -> bytes:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from probekit.arguments import texts_of
 from probekit.errors import InputError, ProbekitError, SpecError
 from probekit.evaluate import label_probability
-from probekit.extraction.same_model import same_model
+from probekit.extraction.request import same_model
+from probekit.readspec import ReadSpec, RunOptions
 from probekit.report.files import plain_value
-from probekit.saved import SUFFIX, SavedProbe, card_path, load_probe, read_card, save_probe
-from probekit.schema import READ, READ_IF_ASKED, check_usable
+from probekit.saved import SUFFIX, SavedProbe, card_path, check_usable, load_probe, read_card, save_probe
 from probekit.spec import OF_WORDS, ChosenProbe, Json, Listener, Silent
 from probekit.tasks import label_lists
 
@@ -94,14 +94,9 @@ def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
         "viterbi": viterbi,
         "fitted_on": chosen.fitted_on,
         "n_fitted": chosen.n_fitted,
-        "cache": {name: spec[name] for name in (*READ, *READ_IF_ASKED) if name in spec} | _one_by_one(spec),
+        "cache": ReadSpec.from_json(spec).for_card(),
         "scores": {name: plain_value(value) for name, value in chosen.row.items()},
     }
-
-
-def _one_by_one(spec: Json) -> Json:
-    """How texts were read together is decided anew where they are read, unless they can't be."""
-    return {"batching": "single"} if spec.get("batching") == "single" else {}
 
 
 def predict(
@@ -138,12 +133,14 @@ def predict(
         raise SpecError("spans", f"one for each of {len(given)} texts", str(len(spans)))
     filled = filled_rows(given, listener)
     source = same_model(saved.card["cache"], model)
-    from probekit.extraction.reader import Reader, read_states  # here, because it loads torch
+    from probekit.extraction.reader import read_states  # here, because it loads torch
 
     states = read_states(
-        Reader(source, device, threads, trust_remote_code, listener),
         [given[i] for i in filled],
         card=saved.card,
+        source=source,
+        options=RunOptions(device, threads, trust_remote_code=trust_remote_code),
+        listener=listener,
         spans=None if spans is None else [spans[i] for i in filled],
     )
     with strangers_code(path):
@@ -197,7 +194,7 @@ def reads_spans(card: Json) -> bool:
 def open_probe(probe: Path) -> SavedProbe:
     """A saved probe whose card has what a prediction needs."""
     saved = load_probe(probe)
-    check_usable(saved.card, f"card {card_path(probe)}", error=SpecError)
+    check_usable(saved.card, f"card {card_path(probe)}")
     with strangers_code(probe):
         _check_labels(saved, probe)
     return saved

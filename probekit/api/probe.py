@@ -23,7 +23,7 @@ from probekit.evaluate.tagging import Tagging
 from probekit.evaluate.transfer import Domain, transfer_warnings
 from probekit.evaluate.workers import workers
 from probekit.extraction.random_model import random_model_job, run_random_model
-from probekit.schema import check_made
+from probekit.readspec import check_made
 from probekit.spec import ChosenProbe, Evaluation, Json, Listener, Silent
 from probekit.store import Cache, open_cache
 

@@ -12,10 +12,11 @@ import numpy as np
 from probekit.api.predict import filled_rows, find_probe, open_probe, strangers_code
 from probekit.arguments import texts_of
 from probekit.errors import SpecError
-from probekit.extraction.same_model import same_model
+from probekit.extraction.request import same_model
 from probekit.inputs.raw_words import split_words
 from probekit.metrics import entity_spans
 from probekit.models.alignment import word_spans
+from probekit.readspec import RunOptions
 from probekit.spec import OF_WORDS, Json, Listener, Silent
 from probekit.tasks.decoding import decode_words
 from probekit.tasks.tags import lost_code
@@ -81,10 +82,10 @@ def tag_texts(
     )
     split = [[text[a:b] for a, b in found] for text, found in zip(texts, spans, strict=True)]
     source = same_model(saved.card["cache"], model)
-    from probekit.extraction.reader import Reader, read_words  # here, because it loads torch
+    from probekit.extraction.reader import read_words  # here, because it loads torch
 
-    reader = Reader(source, device, threads, trust_remote_code, listener)
-    states, lost = read_words(reader, split, card=saved.card)
+    options = RunOptions(device, threads, trust_remote_code=trust_remote_code)
+    states, lost = read_words(split, card=saved.card, source=source, options=options, listener=listener)
     classes = np.array(saved.card["labels"])
     lengths = np.array([len(sentence) for sentence in split])
     with strangers_code(path):

@@ -18,8 +18,9 @@ from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.errors import ModelError, SpecError
 from probekit.evaluate.plan import ProbeOptions
-from probekit.extraction.reader import Reader, read_states
+from probekit.extraction.reader import read_states
 from probekit.models import locate
+from probekit.readspec import RunOptions
 from probekit.saved import card_path, load_probe, save_probe
 from probekit.spec import Silent
 from tests.tiny import save_tiny_bert
@@ -209,8 +210,8 @@ def test_states_are_rounded_as_the_cache_rounded_them(fitted, tiny_model):
     card = load_probe(paths[0]).card
     with open_cache(cache_path) as cache:
         texts = cache.texts
-        reader = Reader(locate(tiny_model), "cpu", 1, trust_remote_code=False, listener=Silent())
-        states = read_states(reader, texts, card=card)
+        options = RunOptions("cpu", 1)
+        states = read_states(texts, card=card, source=locate(tiny_model), options=options, listener=Silent())
         stored = cache.layer(card["layer"], card["pooling"])
     dtype = done.chosen[0][1]["store_dtype"]
     kept = {"float16": lambda x: x.astype(np.float16).astype(np.float32), "bfloat16": upper_bits}

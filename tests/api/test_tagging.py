@@ -21,9 +21,10 @@ from probekit.cli import run
 from probekit.errors import InputError, SpecError
 from probekit.evaluate.plan import ProbeOptions
 from probekit.evaluate.tagging import Tagging
-from probekit.extraction.reader import Reader, read_words
+from probekit.extraction.reader import read_words
 from probekit.inputs import read_examples
 from probekit.models import locate
+from probekit.readspec import RunOptions
 from probekit.saved import card_path, load_probe
 from probekit.spec import Silent
 from probekit.store import WordStates, word_matrix
@@ -144,8 +145,8 @@ def test_states_are_read_in_pieces_and_rounded_as_the_cache_has_them(conll, tiny
     with open_cache(out) as cache:
         long = [i for i, words in enumerate(cache.words) if len(words) > 9]
         words = [cache.words[i] for i in long]
-        reader = Reader(locate(tiny_model), "cpu", 1, False, Silent())
-        states, lost = read_words(reader, words, card=card)
+        how = {"source": locate(tiny_model), "options": RunOptions("cpu", 1), "listener": Silent()}
+        states, lost = read_words(words, card=card, **how)
         assert not lost.any()
         X = states.rows(np.arange(len(lost)))
         lengths = [len(sentence) for sentence in cache.words]
