@@ -32,11 +32,12 @@ from transformers.utils import logging as transformers_logging
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.corpus import long_tailed, sentences
 from probekit.extraction.plan import make_plan
-from probekit.extraction.run import Reading, run
+from probekit.extraction.run import ForwardPlan, run
 from probekit.models import locate
 from probekit.models.backbone import Backbone
-from probekit.models.loading import Loading, load_backbone
+from probekit.models.loading import load_backbone
 from probekit.models.tokens import encode, load_tokenizer
+from probekit.readspec import ReadSpec, RunOptions
 from probekit.spec import CacheLayout, Examples, WindowStates
 from probekit.store import open_cache, open_writer
 
@@ -130,7 +131,7 @@ def probekit_run(backbone: Backbone, tokenizer, texts, out: Path) -> None:
     )
     examples = Examples("benchmark", "text", texts, names, {})
     with open_writer(out, spec={"n": len(texts)}, provenance={}, layout=layout, examples=examples) as writer:
-        run(backbone, Reading(encoded.ids, plan, layers, POOLINGS), writer)
+        run(backbone, ForwardPlan(encoded.ids, plan, layers, POOLINGS), writer)
         writer.seal()
 
 
@@ -161,7 +162,7 @@ def speed(model: str, texts: list[str], what: str, *, repeats: int, threads: int
     source = locate(path)
     tokenizer = load_tokenizer(source)
     variants = []
-    backbones = {dtype: load_backbone(source, Loading(dtype=dtype, device="cpu", threads=threads)) for dtype in dtypes}
+    backbones = {dtype: load_backbone(source, ReadSpec(dtype=dtype), RunOptions("cpu", threads)) for dtype in dtypes}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         for dtype in dtypes:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probekit.api.extract import extract
     from probekit.api.inspect import diagnostics
-    from probekit.api.predict import predict
+    from probekit.api.predict import predict, tag_texts
     from probekit.api.probe import ProbekitWarning, few_shot, probe, probe_layers, transfer
-    from probekit.api.tagging import tag_texts
     from probekit.errors import ProbekitError
+    from probekit.saved import save
     from probekit.spec import Result
     from probekit.store import Cache, open_cache
 
@@ -34,6 +34,7 @@ __all__ = [
     "predict",
     "probe",
     "probe_layers",
+    "save",
     "tag_texts",
     "transfer",
 ]
@@ -50,7 +51,8 @@ _HOME = {
     "predict": "probekit.api.predict",
     "probe": "probekit.api.probe",
     "probe_layers": "probekit.api.probe",
-    "tag_texts": "probekit.api.tagging",
+    "save": "probekit.saved",
+    "tag_texts": "probekit.api.predict",
     "transfer": "probekit.api.probe",
 }
 

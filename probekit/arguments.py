@@ -19,16 +19,6 @@ def names(value: Any, option: str) -> tuple[str, ...]:
     return tuple(map(str, found))  # (NumPy's texts as Python's)
 
 
-def layer_text(value: Any) -> str:
-    """Which layers, as ``parse_layers`` reads it: also from a number and a list of numbers."""
-    if isinstance(value, str):
-        return str(value)
-    found = list(value) if isinstance(value, Iterable) else [value]
-    if not found:
-        raise SpecError("layers", "at least one", "none")
-    return ",".join(str(whole(layer, "layers")) for layer in found)
-
-
 def whole(value: Any, option: str) -> int:
     """A whole number, NumPy's too."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

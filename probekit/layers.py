@@ -2,38 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import Any, Literal
 
+from probekit.arguments import whole
 from probekit.errors import SpecError
 
+LayerChoice = Literal["all"] | tuple[int | slice, ...]
+"""Layers of a model whose depth is not known yet; negative numbers count from its end, as in Python."""
 
-def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
-    """Read ``all``, ``0,4,8``, ``0:12:2`` (stop excluded, as in Python) or ``-1`` into layer indices 0..n_layers.
 
-    >>> parse_layers("0,4:7,-1", 12)
-    (0, 4, 5, 6, 12)
+def parse_layers(text: str) -> LayerChoice:
+    """Read ``all``, ``0,4,8``, ``0:12:2`` (stop excluded, as in Python) or ``-1``.
+
+    >>> parse_layers("0,4:7,-1")
+    (0, slice(4, 7, None), -1)
     """
-    every = range(n_layers + 1)
     if text.strip() == "all":
-        return tuple(every)
-    chosen: set[int] = set()
+        return "all"
+    parts: list[int | slice] = []
     for part in text.split(","):
         try:
             numbers = [int(number) if number.strip() else None for number in part.split(":")]
-            if len(numbers) == 1 and numbers[0] is not None:
-                chosen.add(every[numbers[0]])
-            elif len(numbers) in (2, 3):
-                chosen.update(every[slice(*numbers)])
-            else:
-                raise ValueError(part)
-        except ValueError as error:
-            raise SpecError("--layers", "all, or numbers and ranges like 0,4,8 or 0:12:2 or -1", repr(text)) from error
-        except IndexError as error:
-            raise SpecError(f"--layers {text}", f"there are layers 0..{n_layers}") from error
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1 and numbers[0] is not None:
+            parts.append(numbers[0])
+        elif len(numbers) in (2, 3) and numbers[2:] != [0]:
+            parts.append(slice(*numbers))
+        else:
+            raise SpecError("--layers", "all, or numbers and ranges like 0,4,8 or 0:12:2 or -1", repr(text))
+    return tuple(parts)
+
+
+def layer_choice(value: Any) -> LayerChoice:
+    """What Python gives: a text as on the command line, a number, or numbers, slices and ranges in a list."""
+    if isinstance(value, str):
+        return parse_layers(str(value))
+    found = list(value) if isinstance(value, Iterable) else [value]
+    if not found:
+        raise SpecError("layers", "at least one", "none")
+    return tuple(part if isinstance(part, slice) else whole(part, "layers") for part in found)
+
+
+def choose_layers(choice: LayerChoice, n_layers: int) -> tuple[int, ...]:
+    """The layers 0..n_layers that are meant, ascending. Raises SpecError for one that is not there, and for none.
+
+    >>> choose_layers((0, slice(4, 7), -1), 12)
+    (0, 4, 5, 6, 12)
+    """
+    every = range(n_layers + 1)
+    if choice == "all":
+        return tuple(every)
+    chosen: set[int] = set()
+    for part in choice:
+        if isinstance(part, slice):
+            chosen.update(every[part])
+        elif -len(every) <= part < len(every):
+            chosen.add(every[part])
+        else:
+            raise SpecError(f"--layers {layers_text(choice)}", f"there are layers 0..{n_layers}")
     if not chosen:
-        raise SpecError(f"--layers {text}", f"there are layers 0..{n_layers}", "no layer at all")
+        raise SpecError(f"--layers {layers_text(choice)}", f"there are layers 0..{n_layers}", "no layer at all")
     return tuple(sorted(chosen))
+
+
+def layers_text(choice: LayerChoice) -> str:
+    """A choice as the command line takes it.
+
+    >>> layers_text((0, slice(4, None), slice(0, 12, 2)))
+    '0,4:,0:12:2'
+    """
+    if choice == "all":
+        return choice
+    return ",".join(str(part) if isinstance(part, int) else _slice_text(part) for part in choice)
+
+
+def _slice_text(part: slice) -> str:
+    ends = [part.start, part.stop, *([] if part.step is None else [part.step])]
+    return ":".join("" if end is None else str(end) for end in ends)
 
 
 def layer_range(layers: Sequence[int]) -> str:

@@ -5,11 +5,13 @@ A full disk or a kill leaves the old file as it was, or the new one whole, never
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from probekit.errors import DiskError, SpecError
 
@@ -111,3 +113,12 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def plain_value(value: Any) -> Any:
+    """A value as JSON has it: NumPy's scalars as Python's, and null for NaN, infinity and what is missing."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value

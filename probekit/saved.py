@@ -7,7 +7,9 @@ import io
 import json
 import stat
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,15 @@ import skops.io
 from sklearn.base import BaseEstimator
 
 from probekit.errors import SpecError
-from probekit.output import replacing, write_whole
-from probekit.schema import check_card, shown
-from probekit.spec import Json
+from probekit.fields import DIGEST, LABELS, MOST_LAYERS, OBJECT, TEXT, TRUTH, Field, check_fields, one_of, shown, whole
+from probekit.output import plain_value, replacing, write_whole
+from probekit.readspec import ReadSpec, check_spec, missing_to_read
+from probekit.spec import POOLING_NAMES, ChosenProbe, Json, Result
+from probekit.tasks import TASKS
 
 SUFFIX = ".skops"
+LONGEST_NAME = 200
+"""Bytes of a probe's file name without its ending: file systems take 255."""
 CARD_VERSION = 1
 MOST_CARD_BYTES = 64 << 20
 MOST_BYTES = 8 << 30
@@ -32,6 +38,26 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.feature_selection._univariate_selection.f_classif",
 )
 """Types beyond those of NumPy, SciPy and scikit-learn that skops knows to be harmless."""
+
+CARD: Mapping[str, Field] = {
+    "format_version": whole(1, 1),
+    "target": TEXT,
+    "task": one_of(*TASKS),
+    "probe": TEXT,
+    "pooling": one_of(*POOLING_NAMES),
+    "layer": whole(0, MOST_LAYERS),
+    "labels": LABELS,
+    "viterbi": TRUTH,
+    "fitted_on": one_of("train", "train + validation"),
+    "n_fitted": whole(1, 2**63),
+    "cache": OBJECT,
+    "scores": OBJECT,
+    "sha256": DIGEST,
+}
+"""The card of a saved probe; its ``cache`` holds fields of ``ReadSpec``."""
+
+CARD_NEEDS = ("task", "pooling", "layer", "labels", "viterbi", "cache")
+"""What a prediction takes from it."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +82,70 @@ def save_probe(path: Path, estimator: BaseEstimator, card: Json) -> None:
     both, since the card has the SHA-256 of its probe.
     """
     data = skops.io.dumps(estimator)
+    if unknown := _unknown_types(data):
+        message = "may hold types of scikit-learn, NumPy and SciPy only, to be opened without running code"
+        raise SpecError(f"probe {card.get('probe', path.stem)}", message, ", ".join(unknown))
     whole = {"format": "probekit-probe", "format_version": CARD_VERSION, **card, "sha256": _sha256(data)}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # The card's name is inside: the probe gets its own first.
     with replacing(card_path(path), durable=True) as new_card:
         new_card.write_bytes(text.encode("utf-8", "backslashreplace"))
         write_whole(path, data, durable=True)
+
+
+def save(result: Result, folder: Path | str) -> list[Path]:
+    """Save each curve's probe of the selected layer, ``MODEL-TARGET-POOLING-LAYER-PROBE.skops``, with a JSON card.
+
+    ``result``: of ``probekit.probe``. Where it has several caches of one model, the cache's name stands after the
+    model's. Returns the files. Raises SpecError for an estimator of the user's own that such a file can't hold.
+    """
+    paths = [Path(folder) / name for name in _file_names(result)]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for path, (chosen, spec) in zip(paths, result.chosen, strict=True):
+        save_probe(path, chosen.estimator, _card(chosen, spec, viterbi=bool(result.record["options"]["viterbi"])))
+    return paths
+
+
+def _file_names(result: Result) -> list[str]:
+    """One for each chosen probe, none twice, also where upper and lower case are the same."""
+    caches = {(spec["model"], chosen.row["cache"]) for chosen, spec in result.chosen}
+    names: list[str] = []
+    for chosen, spec in result.chosen:
+        several = sum(model == spec["model"] for model, _ in caches) > 1
+        parts = [spec["model"], *([chosen.row["cache"]] if several else []), chosen.target]
+        plain = _file_name("-".join(map(str, parts)), f"-{chosen.pooling}-{chosen.layer:03d}-{chosen.probe}")
+        name, taken = plain, {other.lower() for other in names}
+        for k in count(2):
+            if name.lower() + SUFFIX not in taken:
+                break
+            name = f"{plain}-{k}"
+        names.append(name + SUFFIX)
+    return names
+
+
+def _file_name(what: str, which: str) -> str:
+    """Both in characters that every file system takes, and not too many of them."""
+    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in what + which)
+    if len(clean.encode()) <= LONGEST_NAME:
+        return clean
+    short = clean.encode()[: LONGEST_NAME // 2].decode(errors="ignore")
+    return f"{short}-{hashlib.sha256((what + which).encode(errors='replace')).hexdigest()[:8]}{which}"
+
+
+def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
+    return {
+        "target": chosen.target,
+        "task": chosen.task,
+        "probe": chosen.probe,
+        "pooling": chosen.pooling,
+        "layer": chosen.layer,
+        "labels": [plain_value(label) for label in chosen.classes],
+        "viterbi": viterbi,
+        "fitted_on": chosen.fitted_on,
+        "n_fitted": chosen.n_fitted,
+        "cache": ReadSpec.from_json(spec).for_card(),
+        "scores": {name: plain_value(value) for name, value in chosen.row.items()},
+    }
 
 
 def load_probe(path: Path) -> SavedProbe:
@@ -77,7 +161,7 @@ def load_probe(path: Path) -> SavedProbe:
         raise SpecError(f"probe {path}", message, "other contents")
     try:
         _check_size(data)
-        unknown = [name for name in skops.io.get_untrusted_types(data=data) if name not in TRUSTED]
+        unknown = _unknown_types(data)
         estimator: Any = None if unknown else skops.io.loads(data, trusted=list(TRUSTED))
     except Exception as error:
         raise SpecError(f"probe {path}", "is damaged or not a skops file", _reason(error)) from error
@@ -107,8 +191,22 @@ def read_card(path: Path) -> Json:
     version = found.get("format_version")
     if version != CARD_VERSION or type(version) is not int:
         raise SpecError(f"card {card}", f"this probekit reads version {CARD_VERSION}", shown(version))
-    check_card(found, f"card {card}", error=SpecError)
+    check_fields(found, CARD, f"card {card}", SpecError)
+    check_spec(found.get("cache", {}), f"card {card}, cache", error=SpecError)
     return found
+
+
+def of_words(card: Json) -> bool:
+    """Whether a probe's card says that it tags words."""
+    return card.get("task") in TASKS and TASKS[card["task"]].of_words
+
+
+def check_usable(card: Json, source: str) -> None:
+    """Raise SpecError where a card that was checked lacks something that a prediction needs."""
+    missing = [name for name in CARD_NEEDS if name not in card]
+    missing += missing_to_read(card.get("cache", {}), of_words=of_words(card))
+    if missing:
+        raise SpecError(source, "must say what the probe was fitted on", f"no {', '.join(missing)}")
 
 
 def _read(path: Path, source: str, most: int) -> bytes:
@@ -124,6 +222,10 @@ def _read(path: Path, source: str, most: int) -> bytes:
         raise
     except OSError as error:
         raise SpecError(source, "must be a file that can be read", error.strerror or str(error)) from error
+
+
+def _unknown_types(data: bytes) -> list[str]:
+    return [name for name in skops.io.get_untrusted_types(data=data) if name not in TRUSTED]
 
 
 def _check_size(data: bytes) -> None:

@@ -1,107 +1,47 @@
-"""A saved probe on new texts: the model runs up to that layer only."""
+"""Saved probes on new texts: the model runs up to the probe's layer only."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probekit.arguments import texts_of
 from probekit.errors import InputError, ProbekitError, SpecError
-from probekit.extraction.same_model import same_model
-from probekit.report.files import plain_value
-from probekit.saved import SUFFIX, SavedProbe, card_path, load_probe, read_card, save_probe
-from probekit.schema import READ, READ_IF_ASKED, check_usable
-from probekit.spec import OF_WORDS, ChosenProbe, Json, Listener, Silent
-from probekit.tasks.label_sets import label_lists
+from probekit.extraction.request import same_model
+from probekit.inputs.raw_words import split_words
+from probekit.metrics import entity_spans
+from probekit.models.alignment import word_spans
+from probekit.readspec import RunOptions
+from probekit.saved import SUFFIX, SavedProbe, card_path, check_usable, load_probe, of_words, read_card
+from probekit.spec import Json, Listener, Silent
+from probekit.tasks import TASKS, States, Target, Task, Words
 from probekit.tasks.labels import label_probability
 
-if TYPE_CHECKING:
-    from probekit.spec import Result
-
-
-LONGEST_NAME = 200
-"""Bytes of a probe's file name without its ending: file systems take 255."""
+Spans = Sequence[tuple[int, int]]
+"""First characters, and those after the last."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Answers for n texts: ``labels`` (n,); ``probability`` (n, n_classes) in the order of ``classes``, or None.
 
-    Where a text may have several labels, each of ``labels`` is a list of them. A blank text has no answer: its label is
-    None (of numbers NaN), and NaN are its probabilities.
+    Where a text may have several labels, each of ``labels`` is a list of them. Of tags, each is a list with one for
+    each of the text's ``words``: "" (O for entities) for a word that was not read. A blank text has no answer: its
+    label is None (NaN of numbers, [] of tags), and NaN are its probabilities.
     """
 
+    task: Task
     labels: NDArray[Any]
     classes: tuple[Any, ...]
-    probability: NDArray[np.floating] | None
-
-
-def save_probes(run: Result, folder: Path) -> list[Path]:
-    """Save each curve's probe of the selected layer, ``MODEL-TARGET-POOLING-LAYER-PROBE.skops``, with a JSON card.
-
-    Where a run has several caches of one model, the cache's name stands after the model's.
-    """
-    paths = [folder / name for name in _file_names(run)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, (chosen, spec) in zip(paths, run.chosen, strict=True):
-        save_probe(path, chosen.estimator, _card(chosen, spec, viterbi=bool(run.record["options"]["viterbi"])))
-    return paths
-
-
-def _file_names(run: Result) -> list[str]:
-    """One for each chosen probe, none twice, also where upper and lower case are the same."""
-    caches = {(spec["model"], chosen.row["cache"]) for chosen, spec in run.chosen}
-    names: list[str] = []
-    for chosen, spec in run.chosen:
-        several = sum(model == spec["model"] for model, _ in caches) > 1
-        parts = [spec["model"], *([chosen.row["cache"]] if several else []), chosen.target]
-        plain = _file_name("-".join(map(str, parts)), f"-{chosen.pooling}-{chosen.layer:03d}-{chosen.probe}")
-        name, taken = plain, {other.lower() for other in names}
-        for k in count(2):
-            if name.lower() + SUFFIX not in taken:
-                break
-            name = f"{plain}-{k}"
-        names.append(name + SUFFIX)
-    return names
-
-
-def _file_name(what: str, which: str) -> str:
-    """Both in characters that every file system takes, and not too many of them."""
-    clean = "".join(c if c.isalnum() or c in "-_." else "_" for c in what + which)
-    if len(clean.encode()) <= LONGEST_NAME:
-        return clean
-    short = clean.encode()[: LONGEST_NAME // 2].decode(errors="ignore")
-    return f"{short}-{hashlib.sha256((what + which).encode(errors='replace')).hexdigest()[:8]}{which}"
-
-
-def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
-    return {
-        "target": chosen.target,
-        "task": chosen.task,
-        "probe": chosen.probe,
-        "pooling": chosen.pooling,
-        "layer": chosen.layer,
-        "labels": [plain_value(label) for label in chosen.classes],
-        "viterbi": viterbi,
-        "fitted_on": chosen.fitted_on,
-        "n_fitted": chosen.n_fitted,
-        "cache": {name: spec[name] for name in (*READ, *READ_IF_ASKED) if name in spec} | _one_by_one(spec),
-        "scores": {name: plain_value(value) for name, value in chosen.row.items()},
-    }
-
-
-def _one_by_one(spec: Json) -> Json:
-    """How texts were read together is decided anew where they are read, unless they can't be."""
-    return {"batching": "single"} if spec.get("batching") == "single" else {}
+    probability: NDArray[np.floating] | None = None
+    words: tuple[Spans, ...] | None = None
 
 
 def predict(
@@ -109,7 +49,8 @@ def predict(
     texts: str | Sequence[str],
     *,
     target: str | None = None,
-    spans: Sequence[tuple[int, int]] | None = None,
+    spans: Spans | None = None,
+    words: Sequence[Sequence[str]] | None = None,
     model: str | os.PathLike[str] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -120,35 +61,155 @@ def predict(
 
     ``probe``: a file, or a folder of them, of which the best on validation is used; ``target`` says of what, where
     there are several. ``spans``: first character of each text's span and the one after its last, for a probe of spans.
-    ``model``: where the model is, if it is a local one that lies elsewhere than a hub id would say. It must be the very
-    model that the probe was fitted on: its revision (or the hash of its weights) and tokenizer are compared.
+    ``words``: for a probe of tags, those of each text, if it was joined from them with single blanks; else texts are
+    split at blanks, with punctuation and clitics apart. ``model``: where the model is, if it is a local one that lies
+    elsewhere than a hub id would say. It must be the very model that the probe was fitted on: its revision (or the hash
+    of its weights) and tokenizer are compared.
 
     Raises SpecError for a probe that can't be trusted or read, ModelError for another model, InputError where there is
     no text to read.
     """
     listener = listener or Silent()
     path = find_probe(Path(probe), target, listener)
-    saved, given = open_probe(path), texts_of(texts)
-    if saved.card["task"] in OF_WORDS:
-        raise SpecError(f"probe {path}", "must be one of whole texts; this one tags words, see tag_texts")
-    if (saved.card["cache"]["pool_over"] == "span") != (spans is not None):
+    saved, given = _open_probe(path), texts_of(texts)
+    task = TASKS[saved.card["task"]]
+    _check_given(path, saved.card, len(given), spans=spans, words=words)
+    filled = _filled_rows(given, listener)
+    source = same_model(saved.card["cache"], model)
+    from probekit.extraction.reader import read_states, read_words  # here, because it loads torch
+
+    some = [given[i] for i in filled]
+    options = RunOptions(device, threads, trust_remote_code=trust_remote_code)
+    if task.of_words:
+        places = [split_words(text) for text in some] if words is None else [_spans_of(words[i]) for i in filled]
+        split = [[text[a:b] for a, b in found] for text, found in zip(some, places, strict=True)]
+        states, unread = read_words(split, card=saved.card, source=source, options=options, listener=listener)
+        with _strangers_code(path):
+            answer = _tagged(saved, states, places, unread)
+    else:
+        chosen = None if spans is None else [spans[i] for i in filled]
+        read = read_states(some, card=saved.card, source=source, options=options, listener=listener, spans=chosen)
+        with _strangers_code(path):
+            answer = _answered(saved, read)
+    return answer if len(filled) == len(given) else _with_blanks(answer, filled, len(given))
+
+
+def _spans_of(words: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the words are in the text that they make, joined with single blanks."""
+    return [(a, b) for a, b in word_spans(words).tolist()]
+
+
+def _check_given(path: Path, card: Json, n: int, *, spans: Spans | None, words: Sequence[Sequence[str]] | None) -> None:
+    """Raise SpecError where spans or words are lacking, too many, or of no use."""
+    if reads_spans(card) != (spans is not None):
         needed = "needs the span of each text" if spans is None else "reads whole texts, no spans"
         raise SpecError(f"probe {path}", needed)
-    if spans is not None and len(spans) != len(given):
-        raise SpecError("spans", f"one for each of {len(given)} texts", str(len(spans)))
-    filled = filled_rows(given, listener)
-    source = same_model(saved.card["cache"], model)
-    from probekit.extraction.reader import Reader, read_states  # here, because it loads torch
+    if words is not None and not of_words(card):
+        raise SpecError(f"probe {path}", "reads whole texts, no words")
+    for name, given in (("spans", spans), ("words", words)):
+        if given is not None and len(given) != n:
+            raise SpecError(name, f"one for each of {n} texts", str(len(given)))
 
-    states = read_states(
-        Reader(source, device, threads, trust_remote_code, listener),
-        [given[i] for i in filled],
-        card=saved.card,
-        spans=None if spans is None else [spans[i] for i in filled],
-    )
-    with strangers_code(path):
-        answer = _answer(saved, states)
-    return answer if len(filled) == len(given) else _with_blanks(answer, filled, len(given))
+
+def _answered(saved: SavedProbe, states: NDArray[np.float32]) -> Prediction:
+    """For whole texts, ``states``: (n, d_model)."""
+    task, estimator = TASKS[saved.card["task"]], saved.estimator
+    labels = np.asarray(estimator.predict(states))
+    if task.several:
+        names = np.array(saved.card["labels"], dtype=np.object_)
+        named = Target("", task, labels, names, np.empty(0, dtype=np.int64)).labels(labels)
+        return Prediction(task, named, tuple(names), label_probability(estimator, states))
+    if not hasattr(estimator, "predict_proba"):
+        return Prediction(task, labels, ())
+    probability = np.asarray(estimator.predict_proba(states), dtype=float)
+    return Prediction(task, labels, tuple(estimator.classes_.tolist()), probability)
+
+
+def _tagged(saved: SavedProbe, states: States, words: Sequence[Spans], unread: NDArray[np.bool_]) -> Prediction:
+    """For words, whose ``states`` are one text's after the other's."""
+    task, classes = TASKS[saved.card["task"]], np.array(saved.card["labels"])
+    lengths = np.array([len(of_text) for of_text in words])
+    types = np.empty(len(unread), dtype=np.object_)
+    target = Target("", task, types, classes, np.zeros(len(unread), np.int64), words=Words(lengths, types, unread))
+    texts = np.arange(len(words))
+    codes = task.predict(target, states, saved.estimator, texts, bool(saved.card["viterbi"]))
+    labels = np.empty(len(words), dtype=np.object_)
+    labels[:] = target.sequences(codes, texts)
+    return Prediction(task, labels, tuple(classes.tolist()), words=tuple(tuple(of_text) for of_text in words))
+
+
+def _with_blanks(answer: Prediction, filled: Sequence[int], n: int) -> Prediction:
+    """The answers in the places of their texts, and none in between."""
+    numbers = answer.labels.dtype.kind == "f"
+    labels = np.full(n, np.nan if numbers else None, dtype=answer.labels.dtype if numbers else np.object_)
+    for i in range(n) if answer.words is not None else ():
+        labels[i] = []
+    for i, label in zip(filled, answer.labels.tolist(), strict=True):
+        labels[i] = label
+    probability, words = None, None
+    if answer.probability is not None:
+        probability = np.full((n, answer.probability.shape[1]), np.nan)
+        probability[list(filled)] = answer.probability
+    if answer.words is not None:
+        of_text = dict(zip(filled, answer.words, strict=True))
+        words = tuple(of_text.get(i, ()) for i in range(n))
+    return replace(answer, labels=labels, probability=probability, words=words)
+
+
+@dataclass(frozen=True)
+class Entity:
+    """An entity in a text: ``text[start:end]``."""
+
+    type: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """``words``: (first character, the one after the last) of each word of ``text``; ``tags``: one for each.
+
+    (The tag is "", or O for entities, if a word was not read.)
+
+    ``entities``: what the tags say, if they are of entities, read strictly as the score is (only B- begins one); else
+    None.
+    """
+
+    text: str
+    words: tuple[tuple[int, int], ...]
+    tags: tuple[str, ...]
+    entities: tuple[Entity, ...] | None
+
+
+def tag_texts(probe: str | os.PathLike[str], texts: str | Sequence[str], **options: Any) -> list[TaggedText]:
+    """``predict`` by a probe of word tags, with the same options, as words and entities with their places.
+
+    Raises as ``predict``; SpecError for a probe of whole texts.
+    """
+    path = find_probe(Path(probe), options.pop("target", None), options.get("listener") or Silent())
+    card = read_card(path)
+    if not of_words(card):
+        raise SpecError(f"probe {path}", "must be one of word tags", str(card.get("task")))
+    given = texts_of(texts)
+    return tagged_texts(given, predict(path, given, **options))
+
+
+def tagged_texts(texts: Sequence[str], found: Prediction) -> list[TaggedText]:
+    """What a probe of word tags answered, in the form of ``tag_texts``."""
+    rows = zip(texts, found.words or (), found.labels, strict=True)
+    return [
+        TaggedText(text, tuple(words), tuple(tags), _entities(tags, words) if found.task.entities else None)
+        for text, words, tags in rows
+    ]
+
+
+def _entities(tags: Sequence[str], words: Spans) -> tuple[Entity, ...]:
+    return tuple(Entity(kind, words[a][0], words[b - 1][1]) for kind, a, b in entity_spans(tags))
+
+
+def reads_spans(card: Json) -> bool:
+    """Whether a probe's card says that it reads a span of each text."""
+    return bool(card.get("cache", {}).get("pool_over") == "span")
 
 
 def find_probe(probe: Path, target: str | None, listener: Listener) -> Path:
@@ -189,22 +250,17 @@ def _val_score(card: Json) -> float:
     return float(score) if isinstance(score, int | float) else -np.inf
 
 
-def reads_spans(card: Json) -> bool:
-    """Whether a probe's card says that it reads a span of each text."""
-    return bool(card.get("cache", {}).get("pool_over") == "span")
-
-
-def open_probe(probe: Path) -> SavedProbe:
+def _open_probe(probe: Path) -> SavedProbe:
     """A saved probe whose card has what a prediction needs."""
     saved = load_probe(probe)
-    check_usable(saved.card, f"card {card_path(probe)}", error=SpecError)
-    with strangers_code(probe):
+    check_usable(saved.card, f"card {card_path(probe)}")
+    with _strangers_code(probe):
         _check_labels(saved, probe)
     return saved
 
 
 @contextmanager
-def strangers_code(probe: Path) -> Iterator[None]:
+def _strangers_code(probe: Path) -> Iterator[None]:
     """What is in somebody's file may raise whatever it likes when it is asked; it becomes a SpecError."""
     try:
         yield
@@ -215,7 +271,7 @@ def strangers_code(probe: Path) -> Iterator[None]:
         raise SpecError(f"probe {probe}", message, f"{type(error).__name__}: {error}"[:160]) from error
 
 
-def filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
+def _filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
     """Which of ``texts`` are not blank; how many are is said. Raises InputError if there is nothing to read."""
     filled = [i for i, text in enumerate(texts) if text.strip()]
     if len(texts) == 1 and not filled:
@@ -229,46 +285,13 @@ def filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
     return filled
 
 
-def _with_blanks(answer: Prediction, filled: Sequence[int], n: int) -> Prediction:
-    """The answers in the places of their texts, and none in between."""
-    numbers = answer.labels.dtype.kind == "f"
-    labels = np.full(n, np.nan if numbers else None, dtype=answer.labels.dtype if numbers else np.object_)
-    for i, label in zip(filled, answer.labels.tolist(), strict=True):
-        labels[i] = label
-    probability = None
-    if answer.probability is not None:
-        probability = np.full((n, answer.probability.shape[1]), np.nan)
-        probability[list(filled)] = answer.probability
-    return Prediction(labels, answer.classes, probability)
-
-
 def _check_labels(saved: SavedProbe, probe: Path) -> None:
     """Answers are decoded by the card's labels where the estimator does not know them all; they must fit."""
-    labels, task = saved.card["labels"], saved.card["task"]
-    if task == "multilabel":
-        fits = len(labels) == len(saved.estimator.estimators_)
-    else:
-        fits = task not in OF_WORDS or _are_tags(labels, saved.estimator.classes_)
+    labels, task, estimator = saved.card["labels"], TASKS[saved.card["task"]], saved.estimator
+    fits = not task.several or len(labels) == len(estimator.estimators_)
+    if task.of_words:
+        fits = labels == sorted(labels) and len(estimator.classes_) > 0 and set(estimator.classes_) <= set(labels)
     if not fits:
         raise SpecError(
             f"card {card_path(probe)}", "must have the labels of its probe, sorted", f"{len(labels)} others"
         )
-
-
-def _are_tags(labels: list[Any], classes: Sequence[Any]) -> bool:
-    return labels == sorted(labels) and len(classes) > 0 and set(classes) <= set(labels)
-
-
-def _answer(saved: SavedProbe, states: NDArray[np.float32]) -> Prediction:
-    estimator = saved.estimator
-    if saved.card["task"] == "multilabel":
-        names = np.array(saved.card["labels"], dtype=np.object_)
-        return Prediction(
-            label_lists(estimator.predict(states), names), tuple(names), label_probability(estimator, states)
-        )
-    labels = np.asarray(estimator.predict(states))
-    if not hasattr(estimator, "predict_proba"):
-        return Prediction(labels, (), None)
-    return Prediction(
-        labels, tuple(estimator.classes_.tolist()), np.asarray(estimator.predict_proba(states), dtype=float)
-    )

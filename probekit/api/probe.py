@@ -8,26 +8,24 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import fields
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
 
-from probekit.arguments import names, whole
+from probekit.arguments import check_counts, names, whole
 from probekit.errors import CacheError, SpecError
 from probekit.evaluate.config import MAX_WORDS
-from probekit.evaluate.controls import control_names
 from probekit.evaluate.executor import workers
 from probekit.evaluate.few_shot import MTEB, PROTOCOLS, Shots, few_shots
 from probekit.evaluate.names import cache_names
-from probekit.evaluate.plan import ProbeOptions, ProbePlan, Probes, check_run, plan_domains, prepare, read_options
+from probekit.evaluate.plan import ProbeOptions, ProbePlan, plan_domains, prepare, task_of
 from probekit.evaluate.transfer import Domain, transfer_warnings
 from probekit.evaluate.transfer import transfer as fit_transfer
 from probekit.extraction.random_model import random_model_job, run_random_model
-from probekit.probes import as_probes
-from probekit.schema import check_made
+from probekit.readspec import check_made
 from probekit.spec import Evaluation, Json, Listener, Result, Silent
 from probekit.store import Cache, open_cache
 
@@ -43,7 +41,7 @@ def probe(
     target: str | Sequence[str],
     *,
     layers: str | int | Sequence[int] = "all",
-    probe: Probes = None,
+    probe: Any = None,
     pooling: str | Sequence[str] | None = None,
     split: str | float | None = None,
     group: str | None = None,
@@ -88,22 +86,8 @@ def probe(
 
     Raises SpecError for an option that can't be, InputError for labels, groups or splits that can't be used.
     """
-    options = read_options(
-        layers=layers,
-        probe=probe,
-        pooling=pooling,
-        split=split,
-        group=group,
-        task=task,
-        drop_rare=drop_rare,
-        seeds=seeds,
-        controls=controls,
-        subword=subword,
-        viterbi=viterbi,
-        max_words=max_words,
-        refit=refit,
-        verify=verify,
-    )
+    asked = locals()
+    options = ProbeOptions(**{field.name: asked[field.name] for field in fields(ProbeOptions) if field.name in asked})
     models = [] if model is None else [model] if isinstance(model, str | os.PathLike) else model
     return run_probes(
         caches,
@@ -156,7 +140,7 @@ def few_shot(
         raise SpecError(f"protocol {protocol}", f"one of {', '.join(PROTOCOLS)}")
     given = [shots] if isinstance(shots, int) else list(shots)
     drawn = MTEB if protocol == "mteb" else Shots(tuple(sorted({whole(k, "shots") for k in given})), draws, protocol)
-    wanted = replace(read_options(**options), shots=drawn)
+    wanted = ProbeOptions(**options, shots=drawn)
     return run_probes(caches, target, options=wanted, layers=False, jobs=jobs, executor=executor, listener=listener)
 
 
@@ -180,7 +164,7 @@ def transfer(
     first, *others = _several(caches)
     if not others:
         raise SpecError("transfer", "two caches or more", "one")
-    wanted = replace(read_options(**options), transfer=tuple(others))
+    wanted = ProbeOptions(**options, transfer=tuple(others))
     return run_probes(first, target, options=wanted, layers=False, jobs=jobs, executor=executor, listener=listener)
 
 
@@ -204,7 +188,8 @@ def run_probes(
     paths, targets, jobs = _several(caches), names(target, "target"), whole(jobs, "jobs")
     if random_cache is not None and len(paths) > 1:
         raise SpecError("--random-cache", "is of one cache; probe each of several by itself", f"{len(paths)} caches")
-    check_run(targets, options, jobs)
+    check_counts(targets, options.seeds, jobs)
+    task_of(options.task, targets)
     started = time.time()
     listener = listener or Silent()
     with ExitStack() as closing:
@@ -223,7 +208,7 @@ def run_probes(
             one.check(options.shots, layers=layers)
         more = [plan(cache, name=name) for cache, name in zip(others, called[len(opened) :], strict=True)]
         domains = plan_domains([*opened, *others], [*plans, *more]) if more else []
-        if layers and not random and "random" in control_names(options.controls) and any(one.targets for one in plans):
+        if layers and not random and "random" in options.controls and any(one.targets for one in plans):
             random = closing.enter_context(
                 _random_caches(opened, models, verify=options.verify, threads=jobs, listener=listener)
             )
@@ -330,21 +315,7 @@ def _record(
     packages = ("probekit-layers", "scikit-learn", "numpy", "scipy", "pandas")
     return {
         "versions": {name: version(name) for name in packages},
-        "options": {
-            "layers": options.layers,
-            "probes": [probe.name for probe in as_probes(options.probes)],
-            "poolings": list(options.poolings),
-            "split": options.split,
-            "group": options.group,
-            "task": options.task if isinstance(options.task, str) else dict(options.task),
-            "seeds": options.seeds,
-            "controls": list(control_names(options.controls)),
-            "subword": options.subword,
-            "viterbi": options.viterbi,
-            "max_words": options.max_words,
-            "drop_rare": options.drop_rare,
-            "refit": options.refit,
-        },
+        "options": options.json(),
         "caches": [
             {
                 "file": cache.path.name,

@@ -89,49 +89,27 @@ def extract(
 
     Interrupted, the same command goes on where it stopped; finished, it returns at once.
     """
+    options = {name: value for name, value in locals().items() if name not in ("data", "out", "estimate")}
+    options["store_text"] = not options.pop("no_store_text")
+    from probekit.api.extract import Sources
+    from probekit.api.extract import estimate as estimate_cache
+    from probekit.api.extract import extract as extract_cache
     from probekit.cli.progress import Bars
     from probekit.cli.summary import print_estimate, print_summary
-    from probekit.extraction.job import make_job, run_job
-    from probekit.extraction.request import Handling, Request
     from probekit.store import describe
 
-    if out is not None and not estimate and not out.exists():
-        check_can_write("--out", out, overwrite=overwrite)
-    if out is None and not estimate:
-        raise SpecError("--out", "names the cache to make (or ask for an --estimate only)", "nothing")
-    request = Request(
-        layers=layers,
-        pooling=tuple(pooling.split(",")) if pooling else None,
-        max_length=max_length,
-        device=device,
-        dtype=dtype,
-        store_dtype=store_dtype,
-        batch_tokens=batch_tokens,
-        store_text=not no_store_text,
-        tokens=tokens,
-        token_dtype=token_dtype,
-        prompt=prompt,
-        chat_template=chat_template,
-        pool_over=pool_over,
-        stride=stride,
-        side=side,
-        site=site,
-        last_layer=last_layer,
-        random_seed=random_seed,
-        quantize=quantize,
-    )
-    handling = Handling(threads, allow_nonfinite, trust_remote_code, overwrite)
-    job = make_job(model, data, text=text, split=split, id_column=id_column, revision=revision, request=request)
-    if out is None or estimate:
-        from probekit.extraction.estimate import estimate as estimate_job
-
+    if estimate:
         with Bars() as bars:
-            found = estimate_job(job, handling=handling, listener=bars)
+            found = estimate_cache(data=Sources(data), **options, listener=bars)
         print_estimate(found)
         return
+    if out is None:
+        raise SpecError("--out", "names the cache to make (or ask for an --estimate only)", "nothing")
+    if not out.exists():
+        check_can_write("--out", out, overwrite=overwrite)
     with Bars() as bars:
         try:
-            run_job(job, out, handling=handling, listener=bars).close()
+            extract_cache(data=Sources(data), out=out, **options, listener=bars).close()
         except KeyboardInterrupt:
             raise StoppedError("interrupted", _how_to_resume(out)) from None
     print_summary(describe(out), full=False)

@@ -39,14 +39,13 @@ def predict(
     (on a terminal entities are coloured in their text). A blank text has no answer: its cells are empty.
     """
     _check_use(probe, data or [], text or [], column)
-    from probekit.api.predict import find_probe, reads_spans
+    from probekit.api.predict import find_probe, reads_spans, tagged_texts
     from probekit.api.predict import predict as run_predict
-    from probekit.api.tagging import is_of_words, tag_texts
     from probekit.cli.progress import Bars
     from probekit.cli.tagged import print_tagged
     from probekit.errors import SpecError
     from probekit.extraction.spans import END, START, character_spans
-    from probekit.saved import read_card
+    from probekit.saved import of_words, read_card
 
     ids, texts, examples = _texts(data or [], text or [], column)
     options: dict[str, Any] = {
@@ -58,17 +57,15 @@ def predict(
     with Bars() as bars:
         path = find_probe(probe, target, bars)
         card = read_card(path)
-        if is_of_words(card):
-            words = None if examples is None else examples.words
-            tagged = tag_texts(path, texts, words=words, listener=bars, **options)
-        else:
-            if reads_spans(card):
-                if examples is None:
-                    raise SpecError(f"probe {path}", f"reads spans: give DATA with columns {START!r} and {END!r}")
-                options["spans"] = character_spans(examples).tolist()
-            found = run_predict(path, texts, listener=bars, **options)
-    if is_of_words(card):
-        print_tagged(ids, tagged, as_json=as_json)
+        if of_words(card):
+            options["words"] = None if examples is None else examples.words
+        if reads_spans(card):
+            if examples is None:
+                raise SpecError(f"probe {path}", f"reads spans: give DATA with columns {START!r} and {END!r}")
+            options["spans"] = character_spans(examples).tolist()
+        found = run_predict(path, texts, listener=bars, **options)
+    if found.words is not None:
+        print_tagged(ids, tagged_texts(texts, found), as_json=as_json)
     else:
         _print(_rows(found, ids), as_json=as_json)
 

@@ -113,8 +113,8 @@ def probe(
     jobs = joblib.cpu_count() if jobs is None else jobs
     options = ProbeOptions(
         layers=layers,
-        probes=_names(probe_names),
-        poolings=_names(pooling),
+        probe=probe_names,
+        pooling=pooling,
         split=split,
         group=group,
         task=task,
@@ -234,11 +234,7 @@ def save_run(
         draw_curves(plain_table(run.table), plot)
         written.append(plot)
     if folder is not None:
-        from probekit.api.predict import save_probes
+        from probekit.saved import save
 
-        written += save_probes(run, folder)
+        written += save(run, folder)
     return written
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(text.split(",")) if text else ()

@@ -10,26 +10,13 @@ from rich.table import Table
 
 from probekit.cli.screen import on_terminal, plain, screen
 from probekit.layers import layer_range
+from probekit.readspec import headings
 from probekit.spec import Json
 from probekit.store import CacheSummary
 from probekit.store.disk import readable
 
 if TYPE_CHECKING:
     from probekit.extraction.estimate import Estimate
-
-
-AS_USUAL: dict[str, tuple[str, tuple[object, ...]]] = {
-    "prompt": ("prompt", (None,)),
-    "chat_template": ("chat template", (None, False)),
-    "rendered": ("rendered", (None,)),
-    "pool_over": ("pooled over", (None, "all")),
-    "site": ("site", (None, "block")),
-    "side": ("side", (None, "encoder")),
-    "stride": ("stride", (None,)),
-    "last_layer": ("last layer", (None, "normed")),
-    "quantize": ("quantized", (None,)),
-}
-"""Fields of the spec that are shown where they are not as usual: what they are called, and the usual values."""
 
 
 def print_summary(summary: CacheSummary, *, full: bool) -> None:
@@ -130,11 +117,7 @@ def _random(summary: CacheSummary) -> str:
 
 def _asked(spec: Json) -> dict[str, str]:
     """What was asked for that makes other states of the same texts."""
-    return {
-        heading: _said(spec[field])
-        for field, (heading, usual) in AS_USUAL.items()
-        if field in spec and spec[field] not in usual
-    }
+    return {heading: _said(value) for heading, value in headings(spec).items()}
 
 
 def _said(value: object) -> str:

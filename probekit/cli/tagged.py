@@ -11,7 +11,7 @@ from probekit.cli.screen import on_terminal, plain, screen, show_csv, show_json
 from probekit.spec import Json
 
 if TYPE_CHECKING:
-    from probekit.api.tagging import TaggedText
+    from probekit.api.predict import TaggedText
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 

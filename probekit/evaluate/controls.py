@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
+from probekit.arguments import names
 from probekit.errors import InputError, SpecError
 
 MAX_WORDS = 20_000
@@ -19,21 +20,21 @@ CONTROLS: tuple[str, ...] = ("shuffled", "length", "conditional", "mdl", "random
 """What can be asked for beside the baselines that every table has."""
 
 
-def control_names(asked: bool | str) -> tuple[str, ...]:
-    """True: all controls; False: none; else names with commas.
+def control_names(value: Any) -> tuple[str, ...]:
+    """True: all controls; False: none; else names, in a list or a text with commas.
 
     Raises ``SpecError`` for an unknown name.
 
     >>> control_names("mdl,length")
     ('length', 'mdl')
     """
-    if isinstance(asked, bool):
-        return CONTROLS if asked else ()
-    names = [name.strip() for name in asked.split(",")]
-    for name in names:
+    if isinstance(value, bool):
+        return CONTROLS if value else ()
+    given = [name.strip() for name in names(value, "controls")]
+    for name in given:
         if name not in CONTROLS:
             raise SpecError(f"--control {name}", f"one of {', '.join(CONTROLS)}")
-    return tuple(name for name in CONTROLS if name in names)
+    return tuple(name for name in CONTROLS if name in given)
 
 
 def word_counts(texts: Sequence[str]) -> csr_matrix:

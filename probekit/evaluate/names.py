@@ -6,20 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from probekit.errors import SpecError
+from probekit.readspec import shown_fields
 from probekit.spec import Json
 from probekit.store import Cache
 
 SAME_WORK = ("model", "texts")
 """Caches that share these hold the same texts as the same model reads them: what else differs belongs in the name."""
-
-NOT_SHOWN = (
-    *("format_version", "columns", "words", "n_layers", "layers", "poolings"),
-    *("store_text", "tokens", "batching", "batch_tokens"),
-)
-"""Fields of a spec that say little about what a state is."""
-
-USUAL = (None, False, "block", "encoder", "all")
-"""Values that need no mention."""
 
 MOST_CHARACTERS = 40
 """Of one value; a prompt may be long, a hash says no more by its end."""
@@ -48,12 +40,10 @@ def cache_names(caches: Sequence[Cache]) -> list[str]:
 
 def _differences(cache: Cache, caches: Sequence[Cache]) -> str:
     alike = [other.spec for other in caches if _work(other.spec) == _work(cache.spec)]
-    fields = [field for field in cache.spec if field not in NOT_SHOWN]
-    differing = [field for field in fields if any(spec.get(field) != cache.spec[field] for spec in alike)]
     shown = [
-        f"{field.replace('_', ' ')}: {_short(cache.spec[field])}"
-        for field in differing
-        if not any(cache.spec[field] is usual or (usual and cache.spec[field] == usual) for usual in USUAL)
+        f"{field.replace('_', ' ')}: {_short(value)}"
+        for field, value in shown_fields(cache.spec).items()
+        if any(spec.get(field) != value for spec in alike)
     ]
     return f" ({'; '.join(shown)})" if shown else ""
 

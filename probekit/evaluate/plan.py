@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
-from probekit.arguments import check_counts, layer_text, names, whole
+from probekit.arguments import names, whole
 from probekit.errors import SpecError
 from probekit.evaluate.config import MAX_WORDS, ProbeConfig, StateSource
-from probekit.evaluate.controls import control_names
+from probekit.evaluate.controls import CONTROLS, control_names
 from probekit.evaluate.few_shot import Shots, plan_shots
 from probekit.evaluate.run import evaluate, has_code, plan_fits
 from probekit.evaluate.table import Origin
 from probekit.evaluate.transfer import Domain, plan_transfer
 from probekit.evaluate.words import has_tags, word_target_and_source
-from probekit.layers import parse_layers
+from probekit.layers import LayerChoice, choose_layers, layer_choice, layers_text
 from probekit.probes import as_probes
-from probekit.spec import Evaluation, Listener
+from probekit.readspec import different_model, different_reading
+from probekit.spec import Evaluation, Json, Listener
 from probekit.splits import DEFAULT_FRACTION, Column
 from probekit.store import Cache
 from probekit.tasks import Target
 from probekit.tasks.read import OF_TEXTS, read_target
-
-MAY_DIFFER = (
-    *("format_version", "revision", "random_seed", "layers", "poolings", "columns", "words"),
-    *("store_dtype", "store_text", "tokens", "device", "dtype", "batching", "batch_tokens"),
-)
-"""Fields of its spec in which a random model's cache may differ; all others say what is read, and how."""
-
-SAME_FIELDS = ("model", "revision", "tokenizer", "n_layers", "side", "site", "random_seed", "quantize", "last_layer")
-"""What of their specs the caches of a transfer must share, so that their states mean the same."""
 
 SPLIT_COLUMN = "split"
 """An input column of this name is used as the split where none is asked for."""
@@ -44,23 +35,21 @@ SPLIT_COLUMN = "split"
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """The arguments of ``probe_layers``, parsed, and what is asked for beside the layer table.
+    """The options of ``probekit.probe``, as people give them in Python, and what is asked for beside the layer table.
 
-    Empty ``probes`` and ``poolings``: logistic or ridge, and all. ``task``: of all targets, or by target (as a mapping,
-    or as text: ``"stars=regression,label=classification"``). ``drop_rare``: leave out classes with fewer rows.
-    ``refit``: fit the selected layers' probes once more, on training and validation rows, to be kept. ``shots``: draw
-    few-shot curves. ``transfer``: more caches, to test on and to fit on too. ``verify``: caches given by their path are
-    compared with their checksums as they are read.
+    ``controls``: names, True for all, False for none. ``shots``: draw few-shot curves. ``transfer``: more caches, to
+    test on and to fit on too. Names and layers are in one form from here on. Raises SpecError for what no cache can
+    make right.
     """
 
-    layers: str = "all"
-    probes: tuple[str | BaseEstimator, ...] = ()
-    poolings: tuple[str, ...] = ()
+    layers: Any = "all"
+    probe: Any = None
+    pooling: Any = None
     split: str | float | None = None
     group: str | None = None
     task: str | Mapping[str, str] = "auto"
     seeds: int = 1
-    controls: bool | str = False
+    controls: Any = False
     subword: str = "mean"
     viterbi: bool = False
     max_words: int = MAX_WORDS
@@ -69,6 +58,44 @@ class ProbeOptions:
     shots: Shots | None = None
     transfer: tuple[Cache | str | os.PathLike[str], ...] = ()
     verify: bool = True
+
+    def __post_init__(self) -> None:
+        read: Json = {
+            "layers": layer_choice(self.layers),
+            "probe": as_probes(probe_values(self.probe)),
+            "pooling": names(self.pooling, "pooling"),
+            "controls": control_names(self.controls),
+        }
+        for name, least in (("seeds", 1), ("drop_rare", 0), ("max_words", 1)):
+            read[name] = whole(getattr(self, name), name)
+            if read[name] < least:
+                raise SpecError(f"--{name.replace('_', '-')} {read[name]}", f"at least {least}")
+        for option, given in (("--probe", [p.name for p in read["probe"]]), ("--pooling", read["pooling"])):
+            if len(set(given)) < len(given) or not all(given):
+                raise SpecError(option, "names, comma-separated, none twice", ",".join(given))
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
+
+    def json(self) -> Json:
+        """For the record of a table."""
+        left_out = ("probe", "pooling", "shots", "transfer", "verify")
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        return {
+            **plain,
+            "layers": layers_text(self.layers),
+            "probes": [probe.name for probe in self.probe],
+            "poolings": list(self.pooling),
+            "task": self.task if isinstance(self.task, str) else dict(self.task),
+            "controls": list(self.controls),
+        }
+
+
+def probe_values(value: Any) -> Sequence[Any]:
+    """Names and estimators: one, several in a list, or names in a text with commas."""
+    if value is None or isinstance(value, str):
+        return names(value, "probe")
+    found = [value] if hasattr(value, "fit") or not isinstance(value, Iterable) else list(value)
+    return [str(one) if isinstance(one, str) else one for one in found]
 
 
 @dataclass(frozen=True)
@@ -111,56 +138,6 @@ class ProbePlan:
                 yield evaluate(sources, targets, self.config, origin=self.origin, executor=executor, listener=listener)
 
 
-Probes: TypeAlias = str | BaseEstimator | Sequence[str | BaseEstimator] | None
-
-
-def read_options(
-    *,
-    layers: str | int | Sequence[int] = "all",
-    probe: Probes = None,
-    pooling: str | Sequence[str] | None = None,
-    controls: bool | str | Sequence[str] = False,
-    seeds: int = 1,
-    drop_rare: int = 0,
-    max_words: int = MAX_WORDS,
-    **others: Any,
-) -> ProbeOptions:
-    """The arguments of ``probekit.probe`` as people give them, in the form that the work needs."""
-    return ProbeOptions(
-        layers=layer_text(layers),
-        probes=_probes(probe),
-        poolings=names(pooling, "pooling"),
-        controls=controls if isinstance(controls, bool | str) else ",".join(names(controls, "controls")),
-        seeds=whole(seeds, "seeds"),
-        drop_rare=whole(drop_rare, "drop_rare"),
-        max_words=whole(max_words, "max_words"),
-        **others,
-    )
-
-
-def _probes(value: Probes) -> tuple[str | BaseEstimator, ...]:
-    """Names and estimators: one, several in a list, or names in a text with commas."""
-    if value is None or isinstance(value, str):
-        return names(value, "probe")
-    found = [value] if hasattr(value, "fit") else list(value)
-    return tuple(str(one) if isinstance(one, str) else one for one in found)
-
-
-def check_run(targets: Sequence[str], options: ProbeOptions, jobs: int) -> None:
-    """Raise SpecError for what no cache can make right."""
-    check_counts(targets, options.seeds, jobs)
-    probes = tuple(probe.name for probe in as_probes(options.probes))
-    for option, given in (("--probe", probes), ("--pooling", options.poolings)):
-        if len(set(given)) < len(given) or not all(given):
-            raise SpecError(option, "names, comma-separated, none twice", ",".join(given))
-    if options.drop_rare < 0:
-        raise SpecError(f"--drop-rare {options.drop_rare}", "at least 0")
-    if options.max_words < 1:
-        raise SpecError(f"--max-words {options.max_words}", "at least 1")
-    control_names(options.controls)
-    task_of(options.task, targets)
-
-
 def task_of(asked: str | Mapping[str, str], targets: Sequence[str]) -> dict[str, str]:
     """The task of each target: a kind for all that have none of their own, ``COL=kind`` for one.
 
@@ -196,11 +173,11 @@ def prepare(
 
     ``name``: of the cache, in the table.
     """
-    for pooling in options.poolings:
+    for pooling in options.pooling:
         if pooling not in cache.poolings:
             raise SpecError(f"--pooling {pooling}", f"the cache {cache.path.name} has {', '.join(cache.poolings)}")
     layers = _layers(cache, options.layers)
-    poolings = options.poolings or cache.poolings
+    poolings = options.pooling or cache.poolings
     if random is not None:
         _check_random(random, cache, layers, poolings)
     sources = [
@@ -217,12 +194,12 @@ def prepare(
     config = ProbeConfig(
         ids=cache.ids,
         texts=cache.texts if cache.spec.get("store_text") else None,
-        probes=options.probes,
+        probes=options.probe,
         groups=None if options.group is None else _column(cache, options.group, "--group"),
         split=split,
         fraction=fraction,
         seeds=tuple(range(options.seeds)),
-        controls=control_names(options.controls),
+        controls=options.controls,
         n_tokens=cache.n_tokens,
         refit=options.refit,
         viterbi=options.viterbi,
@@ -255,17 +232,22 @@ def _check_of_words(options: ProbeOptions, *, all_texts: bool, all_words: bool) 
         }
         for option in (option for option, asked in of_words.items() if asked):
             raise SpecError(option, "is for tags of words; the targets are of whole texts")
-    if all_words and isinstance(options.controls, str):
+    if all_words and _named(options):
         message = "is for targets of whole texts; tags of words always have their own control task"
-        raise SpecError(f"--control {options.controls}", message)
+        raise SpecError(f"--control {','.join(options.controls)}", message)
+
+
+def _named(options: ProbeOptions) -> tuple[str, ...]:
+    """The controls that were named: of all of them, those that apply are meant."""
+    return () if options.controls == CONTROLS else tuple(options.controls)
 
 
 def _check_use(options: ProbeOptions, targets: Sequence[Target], layers: tuple[int, ...]) -> None:
     """Raise SpecError for a control that was named, or for rare classes to leave out, where it applies to nothing."""
     if options.drop_rare > 1 and not any(len(target.classes) for target in targets):
         raise SpecError(f"--drop-rare {options.drop_rare}", "is for classes and labels; no target has any")
-    named = control_names(options.controls) if isinstance(options.controls, str) else ()
-    probes = [probe.name for probe in as_probes(options.probes or ("logistic",))]
+    named = _named(options)
+    probes = [probe.name for probe in options.probe] or ["logistic"]
     if targets and "mdl" in named and not any(has_code(t, probe) for t in targets for probe in probes):
         raise SpecError("--control mdl", "is of classes and the logistic probe; none is asked for")
     if targets and "conditional" in named and not (0 in layers and len(layers) > 1):
@@ -277,11 +259,9 @@ def _check_random(random: Cache, cache: Cache, layers: tuple[int, ...], poolings
     option = f"--random-cache {random.path.name}"
     if random.spec.get("random_seed") is None:
         raise SpecError(option, "must be extracted with --random-seed", "the model's own weights")
-    of_spans = ("columns", "words") if cache.spec["pool_over"] == "span" else ()  # where the spans are, and in what
-    for name in dict.fromkeys([*cache.spec, *random.spec]):
-        mine, others = cache.spec.get(name), random.spec.get(name)
-        if mine != others and (name in of_spans or name not in MAY_DIFFER):
-            raise SpecError(option, f"must have the {name} of {cache.path.name}: {mine}", str(others))
+    if differs := different_reading(cache.spec, random.spec):
+        name, mine, others = differs
+        raise SpecError(option, f"must have the {name} of {cache.path.name}: {mine}", str(others))
     if not np.array_equal(random.ids, cache.ids):
         raise SpecError(option, f"must have the rows of {cache.path.name} in the same order")
     if not set(layers) <= set(random.layers) or not set(poolings) <= set(random.poolings):
@@ -297,11 +277,10 @@ def plan_domains(caches: Sequence[Cache], plans: Sequence[ProbePlan]) -> list[li
     """
     for cache, plan in zip(caches, plans, strict=True):
         plan.check_texts("transfer tables")
-        for field in SAME_FIELDS:
-            mine, first = cache.spec.get(field), caches[0].spec.get(field)
-            if mine != first:
-                message = f"must have the {field} of {caches[0].path.name}: {first}"
-                raise SpecError(f"--transfer {cache.path.name}", message, str(mine))
+        if differs := different_model(cache.spec, caches[0].spec):
+            field, mine, first = differs
+            message = f"must have the {field} of {caches[0].path.name}: {first}"
+            raise SpecError(f"--transfer {cache.path.name}", message, str(mine))
         if [(s.pooling, s.layers) for s in plan.sources] != [(s.pooling, s.layers) for s in plans[0].sources]:
             message = f"must have the layers and poolings of {caches[0].path.name}; see --layers and --pooling"
             raise SpecError(f"--transfer {cache.path.name}", message)
@@ -315,17 +294,19 @@ def plan_domains(caches: Sequence[Cache], plans: Sequence[ProbePlan]) -> list[li
     return found
 
 
-def _layers(cache: Cache, asked: str) -> tuple[int, ...]:
-    if asked.strip() == "all":
+def _layers(cache: Cache, choice: LayerChoice) -> tuple[int, ...]:
+    if choice == "all":
         return cache.layers
     shown = ", ".join(map(str, cache.layers))
     try:
-        layers = parse_layers(asked, int(cache.spec["n_layers"]) + (cache.spec.get("last_layer") == "both"))
+        layers = choose_layers(choice, int(cache.spec["n_layers"]) + (cache.spec.get("last_layer") == "both"))
     except SpecError as error:
         raise SpecError(error.source, f"{error.allowed}; this cache has {shown}", error.got) from error
     missing = [layer for layer in layers if layer not in cache.layers]
     if missing:
-        raise SpecError(f"--layers {asked}", f"this cache has layers {shown}", ", ".join(map(str, missing)))
+        raise SpecError(
+            f"--layers {layers_text(choice)}", f"this cache has layers {shown}", ", ".join(map(str, missing))
+        )
     return layers
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from probekit.extraction.plan import make_plan
-from probekit.extraction.preparing import Prepared, prepare_extraction
-from probekit.extraction.request import Handling, Job
+from probekit.extraction.reader import Prepared, cache_layout, prepare_job
+from probekit.extraction.request import Job
 from probekit.extraction.run import run
+from probekit.readspec import RunOptions
 from probekit.spec import Listener, WindowStates
 from probekit.store.layout import estimated_bytes
 
@@ -48,38 +49,39 @@ class _Nowhere:
         """Nothing."""
 
 
-def estimate(job: Job, *, handling: Handling, listener: Listener) -> Estimate:
+def estimate(job: Job, *, options: RunOptions, listener: Listener) -> Estimate:
     """Load the model, tokenise all texts, and run some of them."""
     for text in job.examples.notes:
         listener.note(text)
-    prepared = prepare_extraction(job, handling, listener)
+    prepared = prepare_job(job, options, listener)
     listener.stage("trying", total=0, unit="")
     speed = _tokens_per_second(prepared)
-    n_tokens = int(prepared.layout.n_tokens.sum())
+    layout = cache_layout(prepared, job.examples)
+    n_tokens = int(layout.n_tokens.sum())
     return Estimate(
         n_rows=len(job.examples),
         n_tokens=n_tokens,
-        n_truncated=int(prepared.layout.truncated.sum()),
-        layers=prepared.layout.layers,
+        n_truncated=int(layout.truncated.sum()),
+        layers=layout.layers,
         n_layers=prepared.backbone.stack.n_layers,
-        site=job.request.site,
-        file_bytes=estimated_bytes(prepared.layout, job.examples, store_text=job.request.store_text),
+        site=job.spec.site,
+        file_bytes=estimated_bytes(layout, job.examples, store_text=job.spec.store_text),
         tokens_per_second=speed,
         seconds=n_tokens / speed,
     )
 
 
 def _tokens_per_second(prepared: Prepared) -> float:
-    sizes = prepared.layout.n_tokens
+    sizes = prepared.encoded.n_tokens
     order = np.random.default_rng(0).permutation(len(sizes))
     chosen = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), TRIAL_TOKENS)))]
-    over, cuts = prepared.reading.pool_over, prepared.reading.cuts
+    over, cuts = prepared.forward.pool_over, prepared.forward.cuts
     trial = replace(
-        prepared.reading,
-        ids=[prepared.reading.ids[i] for i in chosen.tolist()],
+        prepared.forward,
+        ids=[prepared.forward.ids[i] for i in chosen.tolist()],
         plan=make_plan(
             sizes[chosen],
-            batch_tokens=1 if prepared.backbone.single else prepared.spec["batch_tokens"],
+            batch_tokens=1 if prepared.backbone.single else prepared.spec.batch_tokens or 1,
             padded=prepared.backbone.padded,
             length_limit=prepared.backbone.length_limit,
             window_rows=len(chosen),

@@ -27,18 +27,26 @@ def make_plan(
     n_tokens: NDArray[np.int32],
     *,
     batch_tokens: int,
-    bytes_per_row: int = 0,
-    bytes_per_token: int = 0,
     padded: bool = False,
     length_limit: int | None = None,
+    **windows: int,
+) -> Plan:
+    """``cut_windows``, and each window, sorted by length, into batches: see ``plan_batches``."""
+    cut = cut_windows(n_tokens, **windows)
+    return plan_batches(n_tokens, cut, batch_tokens=batch_tokens, padded=padded, length_limit=length_limit)
+
+
+def cut_windows(
+    n_tokens: NDArray[np.int32],
+    *,
+    bytes_per_row: int = 0,
+    bytes_per_token: int = 0,
     window_rows: int = WINDOW_ROWS,
     window_tokens: int = WINDOW_TOKENS,
-) -> Plan:
-    """Cut rows into windows (by rows, tokens and output bytes), and each window, sorted by length, into batches.
+) -> list[tuple[int, int]]:
+    """Cut rows into windows, by rows, tokens and output bytes.
 
-    A batch holds at most ``batch_tokens`` tokens (counting padding if ``padded``), but always at least one row.
     ``n_tokens``: (n,). ``bytes_per_row``, ``bytes_per_token``: what is kept of a row and of a token.
-    ``length_limit``: no batch has texts both up to and above this length, where a model reads the two differently.
     """
     most_rows = max(1, min(window_rows, WINDOW_BYTES // max(1, bytes_per_row)))
     most_tokens = min(WINDOW_TOKENS, window_tokens, WINDOW_BYTES // max(1, bytes_per_token))
@@ -49,8 +57,7 @@ def make_plan(
             windows.append((start, row))
             start, tokens = row, 0
         tokens += length
-    windows.append((start, len(n_tokens)))
-    return plan_batches(n_tokens, windows, batch_tokens=batch_tokens, padded=padded, length_limit=length_limit)
+    return [*windows, (start, len(n_tokens))]
 
 
 def affordable_tokens(n_parameters: int, *, device: str, batch_tokens: int) -> int:
@@ -70,7 +77,11 @@ def plan_batches(
     padded: bool = False,
     length_limit: int | None = None,
 ) -> Plan:
-    """The plan for windows that are given; else as ``make_plan``."""
+    """Sort each window by length and cut it into batches.
+
+    A batch holds at most ``batch_tokens`` tokens (counting padding if ``padded``), but always at least one row.
+    ``length_limit``: no batch has texts both up to and above this length, where a model reads the two differently.
+    """
     batches = []
     for start, stop in windows:
         order = start + np.argsort(n_tokens[start:stop], kind="stable")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from probekit.errors import ModelError, SpecError, StaleCacheError
 from probekit.extraction.job import run_job
-from probekit.extraction.request import RENDERED, Handling, Job, Request, found_cache, known_fields
-from probekit.extraction.same_model import same_model
+from probekit.extraction.request import Job, found_cache, known_spec, same_model
 from probekit.models.source import ModelSource
+from probekit.readspec import ReadSpec, RunOptions
 from probekit.spec import Examples, Json, Listener
 from probekit.store import Cache
 
@@ -47,12 +47,9 @@ def random_model_job(cache: Cache, models: Sequence[str | os.PathLike[str]]) -> 
     )
     if cache.words is not None:
         examples = replace(examples, text_column=spec["words"])
-    request = _same_request(cache)
-    rendered = {name: spec[name] for name in RENDERED if name in spec}
-    job = Job(source, examples, request, known_fields(request, source, examples) | rendered)
-    path = random_path(cache.path)
+    job = Job(source, examples, known_spec(_asked(ReadSpec.from_json(spec)), source, examples), cache.layers)
     try:
-        found = found_cache(path, job.known, request)
+        found = found_cache(random_path(cache.path), job)
     except StaleCacheError as error:
         message = f"{error.allowed.split(';')[0]}; move that file away, or name another by --random-cache"
         raise StaleCacheError(f"--control random, {error.source}", message) from error
@@ -64,23 +61,15 @@ def random_model_job(cache: Cache, models: Sequence[str | os.PathLike[str]]) -> 
 def run_random_model(cache: Cache, job: Job, *, threads: int, listener: Listener) -> Cache:
     """Extract what ``random_model_job`` says, or open what was made before."""
     listener.note(f"{random_path(cache.path).name}: the same texts read by {job.source.name} with random weights")
-    return run_job(job, random_path(cache.path), handling=Handling(threads=threads), listener=listener)
+    options = RunOptions(device=job.spec.device or "auto", threads=threads)
+    return run_job(job, random_path(cache.path), options=options, listener=listener)
 
 
-def _same_request(cache: Cache) -> Request:
-    """The request that reads as ``cache`` was read: all that its spec says, whatever fields there are."""
-    spec = cache.spec
-    shared = {field.name: spec[field.name] for field in fields(Request) if field.name in spec}
-    whole = shared | {
-        "layers": ",".join(map(str, cache.layers)),
-        "pooling": cache.poolings,
-        "random_seed": SEED,
-        "store_text": True,
-        # States of tokens are of no use here, but a text is only read in pieces where they are kept.
-        "tokens": spec.get("stride") is not None,
-        "token_dtype": spec["tokens"] or Request.token_dtype,
-    }
-    return Request(**whole)
+def _asked(spec: ReadSpec) -> ReadSpec:
+    """To read as a cache was read, by another model: how batches are read is found out anew."""
+    # States of tokens are of no use here, but a text is only read in pieces where they are kept.
+    tokens = None if spec.stride is None else spec.tokens
+    return replace(spec, random_seed=SEED, store_text=True, tokens=tokens, n_layers=None, layers=None, batching=None)
 
 
 def _find(spec: Json, models: Sequence[str | os.PathLike[str]]) -> ModelSource:

@@ -1,48 +1,233 @@
-"""The states of a few texts in memory, as a cache would hold them."""
+"""Texts read as a ``ReadSpec`` says: for a cache, for an estimate, and in memory for a prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import get_num_threads
 
-from probekit.errors import SpecError
-from probekit.extraction.plan import make_plan
-from probekit.extraction.preparing import pieces, pooled_range, texts_are
-from probekit.extraction.run import Reading, run
-from probekit.models.loading import Loading, load_backbone
-from probekit.models.prompts import kept_template
+from probekit.errors import InputError, SpecError
+from probekit.extraction.plan import affordable_tokens, cut_windows, plan_batches
+from probekit.extraction.request import Job, asked_layers
+from probekit.extraction.run import ForwardPlan, run
+from probekit.extraction.spans import character_spans
+from probekit.layers import LayerChoice
+from probekit.models.backbone import Backbone
+from probekit.models.loading import load_backbone
+from probekit.models.prompts import Template, read_template, text_range
 from probekit.models.source import ModelSource
 from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
 from probekit.models.vocabulary import check_tokens
-from probekit.spec import Json, Listener, WindowStates
-from probekit.store import TokenStates, WordStates, stored_values, word_matrix
+from probekit.readspec import ReadSpec, RunOptions
+from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout, WindowStates
+from probekit.store import TokenStates, WordStates, stored_values, windows_of, word_matrix
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
+"""Tokens read at a time; on the CPU what stays in the caches is fastest (measured: 1,000 to 2,000)."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How texts are read: by which model, where, and who is told."""
+    """A model ready to be read. ``spec``: nothing in it is open but ``batching``, which the texts may decide."""
 
-    source: ModelSource
-    device: str
-    threads: int | None
-    trust_remote_code: bool
-    listener: Listener
+    spec: ReadSpec
+    backbone: Backbone
+    tokenizer: Any
+    template: Template
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Texts ready to be read: ``spec`` is all that determines their states."""
+
+    spec: ReadSpec
+    backbone: Backbone
+    encoded: Encoded
+    forward: ForwardPlan
+
+
+def open_reader(
+    spec: ReadSpec,
+    source: ModelSource,
+    options: RunOptions,
+    *,
+    listener: Listener,
+    layers: LayerChoice = "all",
+    texts: Sequence[str] = (),
+) -> Reader:
+    """Load the model and its tokenizer to read as ``spec`` says; what is open in it becomes what is best here.
+
+    ``layers``: where ``spec`` has none. ``texts``: that a chat template is tried on.
+
+    Raises ModelError for a model that can't be loaded, SpecError for what it has not: a layer, a length, a template.
+    """
+    listener.stage(f"loading {source.name}", total=0, unit="")
+    tokenizer = load_tokenizer(source, trust_remote_code=options.trust_remote_code)
+    backbone = load_backbone(source, spec, options)
+    template = read_template(spec, tokenizer, texts)
+    chosen = asked_layers(spec, layers, backbone.stack.n_layers) if spec.layers is None else spec.layers
+    whole = replace(
+        spec,
+        n_layers=backbone.stack.n_layers,
+        layers=chosen,
+        poolings=_default_poolings(backbone, spec) if spec.poolings is None else spec.poolings,
+        max_length=choose_max_length(spec.max_length, tokenizer, backbone.max_positions),
+        device=backbone.device.type,
+        dtype=backbone.dtype,
+        batch_tokens=spec.batch_tokens or BATCH_TOKENS.get(backbone.device.type, 4096),
+        rendered=(template.before, template.after) if spec.chat_template else None,
+        rendered_trim=template.trim or None,
+    )
+    return Reader(whole, backbone, tokenizer, template)
+
+
+def _default_poolings(backbone: Backbone, spec: ReadSpec) -> tuple[str, ...]:
+    if not backbone.causal:
+        return ("mean",)
+    return ("last", "mean_skip_first") if spec.pool_over == "all" else ("last", "mean")
+
+
+def prepare(
+    reader: Reader,
+    texts: Sequence[str],
+    *,
+    ids: Sequence[str],
+    called: str,
+    listener: Listener,
+    spans: Sequence[Sequence[int]] | None = None,
+    out: Path | None = None,
+) -> Prepared:
+    """Tokenise ``texts``, check them, and plan which are read together.
+
+    ``ids``: of the texts, which messages put after ``called``. ``spans``: (n, 2) first character of what is pooled over
+    in each text, and the one after its last. ``out``: the cache to be, whose unfinished file keeps its windows.
+
+    Raises InputError for a text without tokens, or without one to pool over.
+    """
+    spec, backbone = reader.spec, reader.backbone
+    layers, poolings, batch_tokens = spec.layers or (), spec.poolings or (), spec.batch_tokens or 1
+    listener.stage("tokenising", total=len(texts), unit="texts")
+    encoded = encode(
+        reader.tokenizer,
+        texts,
+        max_length=spec.max_length or 0,
+        ids=ids,
+        template=reader.template,
+        stride=spec.stride,
+        on_progress=listener.advance,
+    )
+    names = [f"{called} {name}" for name in ids]
+    for text in check_tokens(encoded, reader.tokenizer, size=backbone.vocabulary, texts=texts, names=names):
+        listener.note(text)
+    over = _pooled_range(encoded, spec.pool_over, spans, names=names)
+    pieces = [part for row, cuts in zip(encoded.ids, encoded.cuts, strict=True) for part in np.split(row, cuts)]
+    backbone = backbone.checked_on(pieces, layer=layers[-1], batch_tokens=batch_tokens)
+    spec = replace(spec, batching=backbone.way)
+    windows: Sequence[tuple[int, int]] | None = None if out is None else windows_of(out, spec.json())
+    if windows is None:
+        n_parameters, device = backbone.n_parameters, backbone.device.type
+        bytes_of_layers = 4 * backbone.stack.d_model * len(layers)
+        windows = cut_windows(
+            encoded.n_tokens,
+            bytes_per_row=bytes_of_layers * len(poolings),
+            bytes_per_token=0 if spec.tokens is None else bytes_of_layers,
+            window_tokens=affordable_tokens(n_parameters, device=device, batch_tokens=batch_tokens),
+        )
+    plan = plan_batches(
+        encoded.n_tokens,
+        windows,
+        batch_tokens=1 if backbone.single else batch_tokens,
+        padded=backbone.padded,
+        length_limit=backbone.length_limit,
+    )
+    forward = ForwardPlan(encoded.ids, plan, layers, poolings, over, spec.tokens is not None, encoded.cuts)
+    return Prepared(spec, backbone, encoded, forward)
+
+
+def _pooled_range(
+    encoded: Encoded, pool_over: str, spans: Sequence[Sequence[int]] | None, *, names: Sequence[str]
+) -> NDArray[np.int64] | None:
+    """(n, 2) first token to pool over and the one after the last; None for all tokens."""
+    if pool_over == "all":
+        return None
+    ranges = encoded.text_range
+    if spans is not None:
+        ranges = np.array([text_range(o.tolist(), (a, b)) for o, (a, b) in zip(encoded.offsets, spans, strict=True)])
+    empty = np.flatnonzero(ranges[:, 0] == ranges[:, 1])
+    if len(empty):
+        message = f"with --pool-over {pool_over} every {pool_over} needs a token of its own"
+        raise InputError(names[empty[0]], message, "none")
+    return ranges
+
+
+def prepare_job(job: Job, options: RunOptions, listener: Listener, *, out: Path | None = None) -> Prepared:
+    """The texts of a cache to be, ready to be read; ``out``: see ``prepare``."""
+    examples = job.examples
+    reader = open_reader(job.spec, job.source, options, listener=listener, layers=job.layers, texts=examples.texts)
+    spans = character_spans(examples).tolist() if job.spec.pool_over == "span" else None
+    ids, called = [str(i) for i in examples.ids], f"{examples.source}, example"
+    prepared = prepare(reader, examples.texts, ids=ids, called=called, listener=listener, spans=spans, out=out)
+    backbone, device = prepared.backbone, prepared.backbone.device
+    where = f"{device}, {get_num_threads()} threads" if device.type == "cpu" else str(device)
+    listener.note(f"{where}; {backbone.dtype} ({backbone.dtype_reason}); batches {backbone.batching}")
+    _tell_cut(prepared, listener, "and cut")
+    return prepared
+
+
+def _tell_cut(prepared: Prepared, listener: Listener, what: str) -> None:
+    n = int(prepared.encoded.truncated.sum())
+    if n:
+        texts_are = "1 text is" if n == 1 else f"{n:,} texts are"
+        listener.note(f"{texts_are} longer than {prepared.spec.max_length} tokens {what}")
+
+
+def cache_layout(prepared: Prepared, examples: Examples) -> CacheLayout:
+    """How large the cache of ``prepared`` is."""
+    spec, encoded, stack = prepared.spec, prepared.encoded, prepared.backbone.stack
+    tokens = None
+    if spec.tokens is not None:  # of the data's own words, else by the tokenizer's idea of words
+        word = encoded.word if examples.words is None else data_words(encoded, examples.words)
+        joined = np.concatenate
+        tokens = TokenLayout(joined(encoded.ids), joined(encoded.special), joined(word), spec.tokens)
+    return CacheLayout(
+        layers=prepared.forward.layers,
+        final_norm=tuple(layer for layer in prepared.forward.layers if layer == stack.normed_layer),
+        poolings=prepared.forward.poolings,
+        d_model=stack.d_model,
+        n_tokens=encoded.n_tokens,
+        truncated=encoded.truncated,
+        windows=prepared.forward.plan.windows,
+        pooled_dtype=spec.store_dtype,
+        tokens=tokens,
+    )
 
 
 def read_states(
-    reader: Reader, texts: Sequence[str], *, card: Json, spans: Sequence[tuple[int, int]] | None = None
+    texts: Sequence[str],
+    *,
+    card: Json,
+    source: ModelSource,
+    options: RunOptions,
+    listener: Listener,
+    spans: Sequence[tuple[int, int]] | None = None,
 ) -> NDArray[np.float32]:
     """(n, d_model) float32 of the probe's layer and pooling, rounded as the cache it was fitted on rounded them."""
-    states, _ = _read(reader, texts, card, pooling=str(card["pooling"]), spans=spans)
-    return stored_values(states, card["cache"]["store_dtype"])
+    spec = replace(_spec_of(card), poolings=(str(card["pooling"]),), tokens=None)
+    states, _ = _read(spec, texts, source, options, listener=listener, spans=spans)
+    return stored_values(states, spec.store_dtype)
 
 
-def read_words(reader: Reader, words: Sequence[Sequence[str]], *, card: Json) -> tuple[WordStates, NDArray[np.bool_]]:
-    """The states of all ``words`` at the probe's layer, rounded alike, and which of them have no token (n_words,)."""
-    states, encoded = _read(reader, [" ".join(sentence) for sentence in words], card, pooling=None, spans=None)
+def read_words(
+    words: Sequence[Sequence[str]], *, card: Json, source: ModelSource, options: RunOptions, listener: Listener
+) -> tuple[WordStates, NDArray[np.bool_]]:
+    """The states of all ``words`` at the probe's layer, rounded alike; and (n_words,) which have no sub-token."""
+    spec = replace(_spec_of(card), poolings=())
+    states, encoded = _read(spec, [" ".join(sentence) for sentence in words], source, options, listener=listener)
     tokens = TokenStates(
         stored=stored_values(states, card["cache"]["tokens"]),
         offsets=np.concatenate([[0], np.cumsum(encoded.n_tokens)]),
@@ -52,6 +237,10 @@ def read_words(reader: Reader, words: Sequence[Sequence[str]], *, card: Json) ->
     )
     matrix = word_matrix(tokens, [len(sentence) for sentence in words], str(card["pooling"]))
     return WordStates(tokens.stored, matrix), np.diff(matrix.indptr) == 0
+
+
+def _spec_of(card: Json) -> ReadSpec:
+    return replace(ReadSpec.from_json(card["cache"]), layers=(int(card["layer"]),))
 
 
 class _Collected:
@@ -73,73 +262,30 @@ class _Collected:
 
 
 def _read(
-    reader: Reader,
+    spec: ReadSpec,
     texts: Sequence[str],
-    card: Json,
+    source: ModelSource,
+    options: RunOptions,
     *,
-    pooling: str | None,
-    spans: Sequence[tuple[int, int]] | None,
+    listener: Listener,
+    spans: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[NDArray[np.float32], Encoded]:
-    """The layer of ``card``, pooled, or without ``pooling`` the states of all tokens; and what the model read."""
-    cache, source, listener = card["cache"], reader.source, reader.listener
-    listener.stage(f"loading {source.name}", total=0, unit="")
-    tokenizer = load_tokenizer(source, trust_remote_code=reader.trust_remote_code)
-    backbone = load_backbone(
-        source,
-        Loading(
-            device=reader.device,
-            dtype=cache["dtype"],
-            side=cache["side"],
-            site=cache["site"],
-            last_layer=cache.get("last_layer", "normed"),
-            random_seed=cache["random_seed"],
-            quantize=cache["quantize"],
-            one_by_one=cache.get("batching") == "single",
-            threads=reader.threads,
-            trust_remote_code=reader.trust_remote_code,
-        ),
-    )
-    first, last = backbone.stack.first, backbone.stack.deepest
-    if not first <= card["layer"] <= last:
-        message = f"the model's {cache['site']} states are of layers {first}..{last}"
-        raise SpecError("card of the probe, field 'layer'", message, str(card["layer"]))
-    choose_max_length(cache["max_length"], tokenizer, backbone.max_positions)  # that the model can read so many
-    encoded = encode(
-        tokenizer,
-        texts,
-        max_length=cache["max_length"],
-        ids=[str(i + 1) for i in range(len(texts))],
-        template=kept_template(cache, tokenizer),
-        stride=cache.get("stride"),
-    )
-    names = [f"text {i + 1}" for i in range(len(texts))]
-    for text in check_tokens(encoded, tokenizer, size=backbone.vocabulary, texts=texts, names=names):
-        listener.note(text)
-    n_cut = int(encoded.truncated.sum())
-    if n_cut:
-        listener.note(f"{texts_are(n_cut)} longer than {cache['max_length']} tokens and read only so far")
-    backbone = backbone.checked_on(pieces(encoded), layer=int(card["layer"]), batch_tokens=cache["batch_tokens"])
+    """The one layer of ``spec``, pooled, or without a pooling the states of all tokens; and what the model read."""
+    reader = open_reader(spec, source, options, listener=listener)
+    layer, stack = (spec.layers or ())[0], reader.backbone.stack
+    if not stack.first <= layer <= stack.deepest:
+        message = f"the model's {spec.site} states are of layers {stack.first}..{stack.deepest}"
+        raise SpecError("card of the probe, field 'layer'", message, str(layer))
+    ids = [str(i + 1) for i in range(len(texts))]
+    prepared = prepare(reader, texts, ids=ids, called="text", listener=listener, spans=spans)
+    backbone = prepared.backbone
+    _tell_cut(prepared, listener, "and read only so far")
     if backbone.single:
         listener.note(f"texts are read {backbone.batching}")
-    plan = make_plan(
-        encoded.n_tokens,
-        batch_tokens=1 if backbone.single else cache["batch_tokens"],
-        padded=backbone.padded,
-        length_limit=backbone.length_limit,
-    )
-    first_rows = [start for start, _ in plan.windows]
-    first_tokens = np.concatenate([[0], np.cumsum(encoded.n_tokens)])[first_rows].tolist()
-    n_tokens, d_model = int(encoded.n_tokens.sum()), backbone.stack.d_model
-    sink = _Collected(first_rows, len(texts), d_model) if pooling else _Collected(first_tokens, n_tokens, d_model)
-    reading = Reading(
-        ids=encoded.ids,
-        plan=plan,
-        layers=(int(card["layer"]),),
-        poolings=(pooling,) if pooling else (),
-        pool_over=pooled_range(encoded, cache["pool_over"], spans, names=names),
-        tokens=pooling is None,
-        cuts=encoded.cuts,
-    )
-    listener.stage("reading", total=n_tokens, unit="tokens")
-    run(backbone, reading, sink, on_progress=lambda progress: listener.advance(progress.tokens))
-    return sink.states, encoded
+    first_rows = [start for start, _ in prepared.forward.plan.windows]
+    ends = np.concatenate([[0], np.cumsum(prepared.encoded.n_tokens)])
+    starts, n_rows = (first_rows, len(texts)) if spec.poolings else (ends[first_rows].tolist(), int(ends[-1]))
+    sink = _Collected(starts, n_rows, stack.d_model)
+    listener.stage("reading", total=int(ends[-1]), unit="tokens")
+    run(backbone, prepared.forward, sink, on_progress=lambda progress: listener.advance(progress.tokens))
+    return sink.states, prepared.encoded

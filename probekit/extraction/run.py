@@ -21,7 +21,7 @@ from probekit.spec import FeatureSink, WindowStates
 
 
 @dataclass(frozen=True)
-class Reading:
+class ForwardPlan:
     """What is read and what is kept of it.
 
     ``ids[i]``: the token ids of row i; ``cuts[i]``, if given: where they are cut into pieces that the model reads one
@@ -62,7 +62,7 @@ class _Window:
 
 def run(
     backbone: Backbone,
-    reading: Reading,
+    forward: ForwardPlan,
     sink: FeatureSink,
     *,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
@@ -73,16 +73,16 @@ def run(
     Raises OutOfMemoryError if a single row doesn't fit, and whatever the sink raises.
     """
     pending = set(sink.pending())
-    sizes = np.array([len(row) for row in reading.ids])
-    done = [slice(*window) for i, window in enumerate(reading.plan.windows) if i not in pending]
+    sizes = np.array([len(row) for row in forward.ids])
+    done = [slice(*window) for i, window in enumerate(forward.plan.windows) if i not in pending]
     rows, tokens = sum(part.stop - part.start for part in done), int(sum(sizes[part].sum() for part in done))
     on_progress(Progress(rows, tokens))
     writing: Future[None] | None = None
     with ThreadPoolExecutor(1) as writer:
         for index in sorted(pending):
-            window = _empty_window(backbone, reading, *reading.plan.windows[index], sizes)
-            for batch in reading.plan.batches[index]:
-                _read_batch(backbone, reading, batch, window)
+            window = _empty_window(backbone, forward, *forward.plan.windows[index], sizes)
+            for batch in forward.plan.batches[index]:
+                _read_batch(backbone, forward, batch, window)
                 rows, tokens = rows + len(batch), tokens + int(sizes[batch].sum())
                 on_progress(Progress(rows, tokens))
             if writing is not None:
@@ -92,15 +92,15 @@ def run(
             writing.result()
 
 
-def _empty_window(backbone: Backbone, reading: Reading, start: int, stop: int, sizes: NDArray[np.int64]) -> _Window:
+def _empty_window(backbone: Backbone, forward: ForwardPlan, start: int, stop: int, sizes: NDArray[np.int64]) -> _Window:
     def room(n: int) -> Tensor:
         return torch.empty(n, backbone.stack.d_model, device=backbone.device)
 
-    pooled = {(pooling, layer): room(stop - start) for pooling in reading.poolings for layer in reading.layers}
-    if not reading.tokens:
+    pooled = {(pooling, layer): room(stop - start) for pooling in forward.poolings for layer in forward.layers}
+    if not forward.tokens:
         return _Window(start, pooled)
     ends = np.cumsum(sizes[start:stop])
-    return _Window(start, pooled, {layer: room(int(ends[-1])) for layer in reading.layers}, ends - sizes[start:stop])
+    return _Window(start, pooled, {layer: room(int(ends[-1])) for layer in forward.layers}, ends - sizes[start:stop])
 
 
 def _write(sink: FeatureSink, index: int, window: _Window) -> None:
@@ -109,27 +109,27 @@ def _write(sink: FeatureSink, index: int, window: _Window) -> None:
     sink.write_window(WindowStates(index, pooled, tokens, window.split_batches))
 
 
-def _read_batch(backbone: Backbone, reading: Reading, batch: NDArray[np.int64], window: _Window) -> None:
+def _read_batch(backbone: Backbone, forward: ForwardPlan, batch: NDArray[np.int64], window: _Window) -> None:
     """Read one batch into the window; out of memory, halve it and try again."""
-    sequences = [piece for row in batch.tolist() for piece in _pieces(reading, row)]
-    sizes = np.array([len(reading.ids[row]) for row in batch.tolist()])
-    chosen, counts = _chosen_tokens(reading, batch, sizes)
+    sequences = [piece for row in batch.tolist() for piece in _pieces(forward, row)]
+    sizes = np.array([len(forward.ids[row]) for row in batch.tolist()])
+    chosen, counts = _chosen_tokens(forward, batch, sizes)
     device = backbone.device
     lengths = torch.from_numpy(counts).to(device)
     picked = None if chosen is None else torch.from_numpy(chosen).to(device)
     rows = torch.from_numpy(batch - window.start).to(device)
-    places = torch.from_numpy(_ranges(window.token_start[batch - window.start], sizes)) if reading.tokens else None
+    places = torch.from_numpy(_ranges(window.token_start[batch - window.start], sizes)) if forward.tokens else None
     places = None if places is None else places.to(device)
 
     def receive(layer: int, states: Tensor) -> None:
         if places is not None:
             window.tokens[layer][places] = states
         pooled_over = states if picked is None else states[picked]
-        for pooling in reading.poolings:
+        for pooling in forward.poolings:
             window.pooled[pooling, layer][rows] = POOLINGS[pooling](pooled_over, lengths)
 
     try:
-        backbone.stream(sequences, layers=reading.layers, receive=receive)
+        backbone.stream(sequences, layers=forward.layers, receive=receive)
         return
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
@@ -143,24 +143,24 @@ def _read_batch(backbone: Backbone, reading: Reading, batch: NDArray[np.int64], 
     torch.cuda.empty_cache()
     window.split_batches += 1
     half = len(batch) // 2
-    _read_batch(backbone, reading, batch[:half], window)
-    _read_batch(backbone, reading, batch[half:], window)
+    _read_batch(backbone, forward, batch[:half], window)
+    _read_batch(backbone, forward, batch[half:], window)
 
 
-def _pieces(reading: Reading, row: int) -> list[Any]:
+def _pieces(forward: ForwardPlan, row: int) -> list[Any]:
     """What the model reads of a row, piece by piece."""
-    ids = reading.ids[row]
-    bounds = [0, *(reading.cuts[row] if reading.cuts is not None else ()), len(ids)]
+    ids = forward.ids[row]
+    bounds = [0, *(forward.cuts[row] if forward.cuts is not None else ()), len(ids)]
     return [ids[start:stop] for start, stop in pairwise(bounds)]
 
 
 def _chosen_tokens(
-    reading: Reading, batch: NDArray[np.int64], sizes: NDArray[np.int64]
+    forward: ForwardPlan, batch: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]:
     """Which tokens of the batch are pooled over (None: all), and how many of each row."""
-    if reading.pool_over is None:
+    if forward.pool_over is None:
         return None, sizes
-    first, last = reading.pool_over[batch].T
+    first, last = forward.pool_over[batch].T
     return _ranges(np.cumsum(sizes) - sizes + first, last - first), last - first
 
 

@@ -193,7 +193,7 @@ def prepare(
     ``with_last_layer``. ``one_by_one``: read no two texts together, as a cache was read.
     """
     # Spread over several devices, or quantised, it is where it belongs already.
-    spread = hasattr(model, "hf_device_map") or getattr(model, "is_quantized", False)
+    spread = hasattr(model, "hf_device_map") or getattr(model, "quantization_method", None) is not None
     whole = (model if spread else model.to(device)).eval().requires_grad_(False)
     model = one_side(whole, side)
     config = model.config.get_text_config()
@@ -392,5 +392,5 @@ def _padding_is_harmless(
 def _same(model: PreTrainedModel | DecoderSide, together: Sequence[Tensor], alone: Sequence[Tensor]) -> bool:
     """Whether each text's states beside others are those that it has alone, but for rounding."""
     dtype = str(model.dtype).removeprefix("torch.")
-    most = agreement.tolerance(dtype, quantised=getattr(model, "is_quantized", False))
+    most = agreement.tolerance(dtype, quantised=getattr(model, "quantization_method", None) is not None)
     return all(agreement.difference(a, b, dtype=dtype) <= most for a, b in zip(alone, together, strict=True))

@@ -7,7 +7,6 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,56 +20,38 @@ from probekit.models.config import read_config
 from probekit.models.foreign import foreign
 from probekit.models.source import ModelSource
 from probekit.models.weights import check_size, check_weights
+from probekit.readspec import ReadSpec, RunOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How a model is loaded.
+def load_backbone(source: ModelSource, spec: ReadSpec, options: RunOptions) -> Backbone:
+    """Load and calibrate a model, to be read as ``spec`` says on the device of ``options``.
 
-    ``side``, ``site``, ``last_layer``, ``one_by_one``: see ``prepare``. ``random_seed``: weights drawn anew from the
-    model's own initialisation, for the control of how much an untrained model of this shape gives. ``quantize``: "8bit"
-    or "4bit" weights, by bitsandbytes. With several GPUs and ``device="auto"`` the layers are spread over them.
-    """
-
-    device: str = "auto"
-    dtype: str = "auto"
-    side: str = "encoder"
-    site: str = "block"
-    threads: int | None = None
-    trust_remote_code: bool = False
-    random_seed: int | None = None
-    quantize: str | None = None
-    last_layer: str = "normed"
-    one_by_one: bool = False
-
-
-def load_backbone(source: ModelSource, how: Loading) -> Backbone:
-    """Load and calibrate a model.
+    With several GPUs and the device "auto" the layers are spread over them.
 
     Raises:
         ModelError: transformers can't load it. SpecError: no such device, dtype or side.
     """
-    torch.set_num_threads(how.threads or usable_cores())
-    chosen_device = _choose_device(how.device)
-    chosen_dtype, reason = _choose_dtype(how.dtype, chosen_device)
-    options: dict[str, Any] = {
+    torch.set_num_threads(options.threads or usable_cores())
+    chosen_device = _choose_device(options.device)
+    chosen_dtype, reason = _choose_dtype(spec.dtype, chosen_device)
+    loading: dict[str, Any] = {
         "gguf_file": source.gguf_file,
         "revision": source.revision if source.on_hub else None,
-        "trust_remote_code": how.trust_remote_code,
+        "trust_remote_code": options.trust_remote_code,
     }
-    if how.quantize is not None:
-        options["quantization_config"] = _quantization(how.quantize, DTYPES[chosen_dtype])
-        reason = f"{reason}; weights in {how.quantize}"
-    if how.device == "auto" and torch.cuda.device_count() > 1 and how.random_seed is None:
-        options["device_map"] = "auto"
+    if spec.quantize is not None:
+        loading["quantization_config"] = _quantization(spec.quantize, DTYPES[chosen_dtype])
+        reason = f"{reason}; weights in {spec.quantize}"
+    if options.device == "auto" and torch.cuda.device_count() > 1 and spec.random_seed is None:
+        loading["device_map"] = "auto"
     name = f"model {source.name}"
     with _quiet(), foreign(name, "transformers could not load it"):
-        model = _load(source, DTYPES[chosen_dtype], options, how)
+        model = _load(source, DTYPES[chosen_dtype], loading, spec, trust_remote_code=options.trust_remote_code)
     if source.gguf_file is not None:
         gc.collect()  # it leaves its parsed tensors behind in reference cycles
-    if "device_map" in options:
+    if "device_map" in loading:
         chosen_device = model.device
     with foreign(name, "it was loaded but can't be read"):
         return prepare(
@@ -78,10 +59,10 @@ def load_backbone(source: ModelSource, how: Loading) -> Backbone:
             device=chosen_device,
             dtype=chosen_dtype,
             dtype_reason=reason,
-            side=how.side,
-            site=how.site,
-            last_layer=how.last_layer,
-            one_by_one=how.one_by_one,
+            side=spec.side,
+            site=spec.site,
+            last_layer=spec.last_layer,
+            one_by_one=spec.batching == "single",
         )
 
 
@@ -95,19 +76,21 @@ def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
 
 
-def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], how: Loading) -> PreTrainedModel:
-    name, trust = f"model {source.name}", {"trust_remote_code": how.trust_remote_code}
-    config = read_config(source, trust_remote_code=how.trust_remote_code)
+def _load(
+    source: ModelSource, dtype: torch.dtype, loading: dict[str, Any], spec: ReadSpec, *, trust_remote_code: bool
+) -> PreTrainedModel:
+    name, trust = f"model {source.name}", {"trust_remote_code": trust_remote_code}
+    config = read_config(source, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
         empty = AutoModel.from_config(config, **trust)
     if empty.main_input_name != "input_ids":
         raise ModelError(name, "reads texts as token ids", f"a {config.model_type} that takes {empty.main_input_name}")
-    if how.random_seed is not None:
+    if spec.random_seed is not None:
         check_size(name, empty, file_bytes=0, dtype=dtype)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(how.random_seed)
+            torch.manual_seed(spec.random_seed)
             return AutoModel.from_config(config, **trust).to(dtype)
-    spread = how.quantize is not None or "device_map" in options
+    spread = spec.quantize is not None or "device_map" in loading
     check_size(name, empty, file_bytes=None if spread else source.weight_bytes(), dtype=dtype)
     model, found = AutoModel.from_pretrained(
         source.load_from,
@@ -115,9 +98,9 @@ def _load(source: ModelSource, dtype: torch.dtype, options: dict[str, Any], how:
         dtype=dtype,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # or they would be an error that does not name them
-        **options,
+        **loading,
     )
-    check_weights(name, model, found, side=how.side)
+    check_weights(name, model, found, side=spec.side)
     return model
 
 
@@ -162,8 +145,8 @@ def _choose_device(name: str) -> torch.device:
     return device
 
 
-def _choose_dtype(name: str, device: torch.device) -> tuple[str, str]:
-    if name != "auto":
+def _choose_dtype(name: str | None, device: torch.device) -> tuple[str, str]:
+    if name is not None:
         if name not in DTYPES:
             raise SpecError("--dtype", f"one of auto, {', '.join(DTYPES)}", repr(name))
         return name, "as asked"

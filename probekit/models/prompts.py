@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from probekit.errors import SpecError
 from probekit.models.chat import rendered_chats
-from probekit.spec import PLACE, Json
+from probekit.readspec import ReadSpec
+from probekit.spec import PLACE
 
 BLANKS = "\t \n\t"
 """Around the sentinel; no template has these of its own."""
@@ -93,21 +94,15 @@ def _telling(texts: Sequence[str], special: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(some))
 
 
-def kept_template(spec: Json, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """The template that a cache with this ``spec`` was read with: what it rendered then, whatever it renders today.
+def read_template(spec: ReadSpec, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] = ()) -> Template:
+    """The template that texts are read with: what a chat template rendered once, whatever it renders today.
 
-    (A template may hold the date. Older caches don't say what was rendered, so it is rendered anew.)
+    (It may hold the date. Older caches don't say what was rendered, so it is rendered anew.)
     """
-    if "rendered" not in spec:
-        return make_template(spec["prompt"], chat=spec["chat_template"], tokenizer=tokenizer)
-    left, right = spec["rendered"]
-    return Template(left, right, add_special_tokens=False, trim=spec.get("rendered_trim", ""))
-
-
-def template_fields(template: Template) -> Json:
-    """What of a chat's template goes into the spec: all that it put around the text."""
-    fields: Json = {"rendered": [template.before, template.after]}
-    return fields | {"rendered_trim": template.trim} if template.trim else fields
+    if spec.rendered is None:
+        return make_template(spec.prompt, chat=spec.chat_template, tokenizer=tokenizer, texts=texts)
+    left, right = spec.rendered
+    return Template(left, right, add_special_tokens=False, trim=spec.rendered_trim or "")
 
 
 def text_range(offsets: Iterable[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from probekit.output import json_path, replacing, write_whole
+from probekit.output import json_path, plain_value, replacing, write_whole
 from probekit.spec import Json
 
 DIGITS = 6
@@ -48,12 +46,3 @@ def write_table(table: pd.DataFrame, record: Json, csv: Path) -> tuple[Path, Pat
 def _encoded(text: str) -> bytes:
     """UTF-8; a lone surrogate (of a file name that is none) becomes an escape, which JSON reads as such."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def plain_value(value: Any) -> Any:
-    """A value as JSON has it: NumPy's scalars as Python's, and null for NaN, infinity and what is missing."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    return value

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import CacheError, SpecError
-from probekit.schema import check_spec
+from probekit.readspec import check_spec
 from probekit.spec import Json
 from probekit.store import layout as names
 from probekit.store.fingerprint import fingerprint

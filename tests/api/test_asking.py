@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 
 from probekit import extract, open_cache, probe_layers
-from probekit.api.predict import predict, save_probes
+from probekit.api.predict import predict
 from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.errors import ProbekitError, SpecError
 from probekit.evaluate.few_shot import MTEB, Shots
 from probekit.evaluate.names import cache_names
 from probekit.evaluate.plan import ProbeOptions, task_of
-from probekit.saved import card_path
+from probekit.saved import card_path, save
 from tests.tiny import tiny_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::probekit.ProbekitWarning")
@@ -71,14 +71,14 @@ SHOTS = Shots((1,), 2)
 @pytest.mark.parametrize(
     ("targets", "options", "more", "message"),
     [
-        ("label", {"shots": SHOTS, "probes": ("nope",)}, {}, "--probe nope"),
-        ("label", {"shots": SHOTS, "probes": ("ridge",)}, {}, "--probe ridge"),
+        ("label", {"shots": SHOTS, "probe": ("nope",)}, {}, "--probe nope"),
+        ("label", {"shots": SHOTS, "probe": ("ridge",)}, {}, "--probe ridge"),
         ("label", {"shots": SHOTS, "controls": "nope"}, {}, "--control nope"),
         ("label", {"shots": SHOTS, "controls": "random"}, {}, "--model: the states are of a local model"),
         ("label", {"shots": SHOTS}, {"random_cache": "plain.h5"}, "must be extracted with --random-seed"),
         ("label", {"shots": SHOTS, "transfer": ("drawn.h5",)}, {}, "--transfer drawn.h5: must have the random_seed"),
         ("label", {"shots": SHOTS, "transfer": ("words.h5",)}, {}, "--target label: this cache has"),
-        ("label", {"transfer": ("other.h5",), "probes": ("nope",)}, {}, "--probe nope"),
+        ("label", {"transfer": ("other.h5",), "probe": ("nope",)}, {}, "--probe nope"),
         ("label", {"transfer": ("plain.h5",)}, {}, "CACHE, --transfer: different caches, none twice; got plain.h5"),
         ("label", {"shots": SHOTS, "viterbi": True}, {}, "--viterbi: is for tags of words"),
         ("label", {"shots": SHOTS, "max_words": 9}, {}, "--max-words 9: is for tags of words"),
@@ -88,13 +88,13 @@ SHOTS = Shots((1,), 2)
         ("label", {"shots": SHOTS, "split": "nope"}, {}, "--split nope"),
         ("label", {"shots": SHOTS, "group": "nope"}, {}, "--group nope"),
         ("label", {"shots": SHOTS, "task": "nope"}, {}, "--task nope"),
-        ("label", {"shots": SHOTS, "probes": ("logistic", "logistic")}, {}, "--probe: names, comma-separated, none tw"),
-        ("label", {"shots": SHOTS, "poolings": ("mean", "mean")}, {}, "--pooling: names, comma-separated, none twice"),
+        ("label", {"shots": SHOTS, "probe": ("logistic", "logistic")}, {}, "--probe: names, comma-separated, none tw"),
+        ("label", {"shots": SHOTS, "pooling": ("mean", "mean")}, {}, "--pooling: names, comma-separated, none twice"),
         ("label", {"shots": SHOTS, "drop_rare": -1}, {}, "--drop-rare -1"),
         ("label", {"shots": SHOTS, "drop_rare": 999}, {}, "--drop-rare 999: must leave at least two classes"),
         ("score", {"shots": SHOTS, "drop_rare": 3}, {}, "--drop-rare 3: is for classes and labels"),
         ("score", {"shots": SHOTS, "controls": "mdl"}, {}, "--control mdl: is of classes"),
-        ("label", {"shots": SHOTS, "controls": "mdl", "probes": ("lda",)}, {}, "--control mdl: is of classes"),
+        ("label", {"shots": SHOTS, "controls": "mdl", "probe": ("lda",)}, {}, "--control mdl: is of classes"),
         ("label", {"controls": "conditional", "layers": "1,2"}, {}, "--control conditional: needs layer 0"),
         ("label,score", {"shots": MTEB}, {}, "is for classes; column 'score' holds numbers"),
         ("moods", {"shots": MTEB}, {}, "is for classes; column 'moods' holds several labels per text"),
@@ -118,7 +118,7 @@ def test_mistakes_are_found_before_anything_is_fitted(folder, monkeypatch, targe
         ({"transfer": ("other.h5",)}, {}, "--target ner"),
         ({"max_words": 0}, {}, "--max-words 0: at least 1"),
         ({"subword": "middle"}, {}, "--subword middle"),
-        ({"probes": ("ridge",)}, {}, "--probe ridge: target 'ner' is entities"),
+        ({"probe": ("ridge",)}, {}, "--probe ridge: target 'ner' is entities"),
         ({"controls": "shuffled"}, {}, "--control shuffled: is for targets of whole texts"),
         ({"drop_rare": 3}, {}, "--drop-rare 3: is for classes and labels"),
         ({}, {"random_cache": "drawn.h5"}, "--random-cache drawn.h5: must have"),
@@ -219,7 +219,7 @@ def test_two_caches_of_one_model_are_two_curves_in_every_table(folder, tmp_path)
             pd.testing.assert_frame_equal(mine, single.drop(columns="cache"))
     assert [part["cache"] for part in both.record["caches"]] == names
     assert both.tables["transfer"]["trained_on"].unique().tolist() == [*names, "other"]
-    saved = save_probes(both, tmp_path / "heads")
+    saved = save(both, tmp_path / "heads")
     assert len({path.name for path in saved}) == len(list((tmp_path / "heads").glob("*.skops"))) == 2
     assert "-plain-label-" in saved[0].name
     assert "-prompted__prompt" in saved[1].name
@@ -231,7 +231,7 @@ def test_names_of_one_cache_stay_and_names_that_would_clash_do_not(folder, tmp_p
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     extract(tiny_model, data, out=tmp_path / "c.h5", layers="1").close()
     done = run_probes([tmp_path / "c.h5"], ["a b", "a_b", "A_B"], options=ProbeOptions())
-    paths = save_probes(done, tmp_path / "heads")
+    paths = save(done, tmp_path / "heads")
     assert [path.name[path.name.index("tiny-bert") :] for path in paths] == [
         "tiny-bert-a_b-mean-001-logistic.skops",
         "tiny-bert-a_b-mean-001-logistic-2.skops",

@@ -13,14 +13,15 @@ import skops.io
 from sklearn.linear_model import LogisticRegression
 
 from probekit import extract, open_cache
-from probekit.api.predict import predict, save_probes
+from probekit.api.predict import predict
 from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.errors import ModelError, SpecError
 from probekit.evaluate.plan import ProbeOptions
-from probekit.extraction.reader import Reader, read_states
+from probekit.extraction.reader import read_states
 from probekit.models import locate
-from probekit.saved import card_path, load_probe, save_probe
+from probekit.readspec import RunOptions
+from probekit.saved import card_path, load_probe, save, save_probe
 from probekit.spec import Silent
 from tests.tiny import save_tiny_bert
 
@@ -32,7 +33,7 @@ def fitted(request, tmp_path_factory, tiny_model, tiny_data):
     cache = folder / "cache.h5"
     extract(tiny_model, tiny_data, out=cache, pooling="mean,last", store_dtype=request.param, dtype="float32").close()
     done = run_probes([cache], ["label", "score"], options=ProbeOptions())
-    return cache, done, save_probes(done, folder / "heads")
+    return cache, done, save(done, folder / "heads")
 
 
 def test_predictions_from_raw_text_are_those_of_the_table(fitted, tiny_model):
@@ -209,8 +210,8 @@ def test_states_are_rounded_as_the_cache_rounded_them(fitted, tiny_model):
     card = load_probe(paths[0]).card
     with open_cache(cache_path) as cache:
         texts = cache.texts
-        reader = Reader(locate(tiny_model), "cpu", 1, trust_remote_code=False, listener=Silent())
-        states = read_states(reader, texts, card=card)
+        options = RunOptions("cpu", 1)
+        states = read_states(texts, card=card, source=locate(tiny_model), options=options, listener=Silent())
         stored = cache.layer(card["layer"], card["pooling"])
     dtype = done.chosen[0][1]["store_dtype"]
     kept = {"float16": lambda x: x.astype(np.float16).astype(np.float32), "bfloat16": upper_bits}
@@ -231,7 +232,7 @@ def test_several_labels_per_text(tmp_path, tiny_model, tiny_data, capsys):
     data.write_text("".join(json.dumps({"text": row[0], "mood": mood}) + "\n" for row, mood in pairs))
     extract(tiny_model, data, out=tmp_path / "c.h5", dtype="float32").close()
     done = run_probes([tmp_path / "c.h5"], ["mood"], options=ProbeOptions())
-    (path,) = save_probes(done, tmp_path / "heads")
+    (path,) = save(done, tmp_path / "heads")
     chosen = done.chosen[0][0]
     found = predict(path, [rows[i][0] for i in chosen.test], model=tiny_model)
     assert found.labels.tolist() == chosen.predicted.tolist()

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from probekit import extract, predict, probe_layers, tag_texts
-from probekit.api.predict import save_probes
 from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.errors import InputError, SpecError
 from probekit.evaluate.plan import ProbeOptions
+from probekit.saved import save
 
 OLD = Path(__file__).parent.parent / "old"
 LABEL = "heads/old_model-label-mean-000-logistic.skops"
@@ -141,7 +141,7 @@ def test_blank_texts_are_tagged_with_nothing(tmp_path, tiny_model):
     rows = [{"tokens": ["good", "film"], "tags": ["B-x", "O"]}, {"tokens": ["bad", "plot"], "tags": ["O", "B-x"]}] * 10
     (tmp_path / "w.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     extract(tiny_model, tmp_path / "w.jsonl", out=tmp_path / "w.h5", tokens=True).close()
-    (path,) = save_probes(run_probes([tmp_path / "w.h5"], ["tags"], options=ProbeOptions()), tmp_path / "heads")
+    (path,) = save(run_probes([tmp_path / "w.h5"], ["tags"], options=ProbeOptions()), tmp_path / "heads")
     blank, found = tag_texts(path.parent, [" ", "good film"], model=tiny_model)
     assert (blank.text, blank.words, blank.tags, blank.entities) == (" ", (), (), ())
     assert len(found.words) == 2

@@ -10,13 +10,14 @@ import torch
 import transformers
 
 from probekit import extract
-from probekit.api.predict import predict, save_probes
+from probekit.api.predict import predict
 from probekit.api.probe import run_probes
 from probekit.cli import run
 from probekit.errors import InputError, SpecError, StaleCacheError
 from probekit.evaluate.plan import ProbeOptions
 from probekit.extraction.spans import character_spans
 from probekit.inputs import read_examples
+from probekit.saved import save
 from tests.numpy_poolings import NUMPY_POOLINGS
 from tests.packaged import minilm
 
@@ -41,7 +42,7 @@ WORDS = [
 ]
 
 
-def save(path, rows):
+def write_rows(path, rows):
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return path
 
@@ -96,7 +97,7 @@ def check(cache, expected):
 
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("Who visited Tokyo? ", " Answer:"), ("x", "x")])
 def test_spans_of_characters(real, tmp_path, before, after):
-    data = save(tmp_path / "a.jsonl", character_rows())
+    data = write_rows(tmp_path / "a.jsonl", character_rows())
     options = {"prompt": f"{before}{{text}}{after}"} if before else {}
     expected = [
         expected_states(real, row["text"], row["start"], row["end"], before=before, after=after)
@@ -111,7 +112,7 @@ def test_spans_of_characters(real, tmp_path, before, after):
 
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("Angela Merkel said: ", " x")])
 def test_spans_of_words(real, tmp_path, before, after):
-    data = save(tmp_path / "a.jsonl", word_rows())
+    data = write_rows(tmp_path / "a.jsonl", word_rows())
     options = {"prompt": f"{before}{{text}}{after}"} if before else {}
     expected = [expected_states(real, *characters_of_words(*row), before=before, after=after) for row in WORDS]
     with extract(
@@ -121,7 +122,7 @@ def test_spans_of_words(real, tmp_path, before, after):
 
 
 def test_tokens_are_kept_whole_beside_a_span(real, tmp_path):
-    data = save(tmp_path / "a.jsonl", word_rows())
+    data = write_rows(tmp_path / "a.jsonl", word_rows())
     with extract(real[0], data, out=tmp_path / "c.h5", tokens=True, token_dtype="float32", **OPTIONS) as cache:
         tokens = cache.tokens(6)
         for i, (words, start, end) in enumerate(WORDS):
@@ -131,9 +132,9 @@ def test_tokens_are_kept_whole_beside_a_span(real, tmp_path):
 
 
 def test_other_spans_are_another_cache(tiny_model, tmp_path):
-    data = save(tmp_path / "a.jsonl", [{"text": "good film", "start": 0, "end": 4}])
+    data = write_rows(tmp_path / "a.jsonl", [{"text": "good film", "start": 0, "end": 4}])
     extract(tiny_model, data, out=tmp_path / "c.h5", **OPTIONS).close()
-    save(data, [{"text": "good film", "start": 5, "end": 9}])
+    write_rows(data, [{"text": "good film", "start": 5, "end": 9}])
     with pytest.raises(StaleCacheError, match="columns"):
         extract(tiny_model, data, out=tmp_path / "c.h5", **OPTIONS)
     with pytest.raises(StaleCacheError):
@@ -169,33 +170,33 @@ BAD = {
 def test_spans_that_can_not_be(tmp_path, name):
     rows, message = BAD[name]
     with pytest.raises(InputError, match=message):
-        character_spans(read_examples([save(tmp_path / "a.jsonl", rows)]))
+        character_spans(read_examples([write_rows(tmp_path / "a.jsonl", rows)]))
 
 
 def test_a_span_without_a_token(real, tiny_model, tmp_path):
-    blank = save(tmp_path / "blank.jsonl", [GOOD, GOOD | {"start": 4, "end": 5}])
+    blank = write_rows(tmp_path / "blank.jsonl", [GOOD, GOOD | {"start": 4, "end": 5}])
     message = "example 1: with --pool-over span every span needs a token of its own"
     with pytest.raises(InputError, match=message):
         extract(tiny_model, blank, out=tmp_path / "c.h5", **OPTIONS)
-    dropped = save(tmp_path / "a.jsonl", [{"tokens": ["good", "\u200d"], "start": 1, "end": 2}])
+    dropped = write_rows(tmp_path / "a.jsonl", [{"tokens": ["good", "\u200d"], "start": 1, "end": 2}])
     with pytest.raises(InputError, match="example 0: with --pool-over span every span needs a token of its own"):
         extract(real[0], dropped, out=tmp_path / "c.h5", **OPTIONS)
     row = {"tokens": ["good"] * 9 + ["film"], "start": 9, "end": 10}
-    cut = save(tmp_path / "b.jsonl", [row])
+    cut = write_rows(tmp_path / "b.jsonl", [row])
     extract(tiny_model, cut, out=tmp_path / "c.h5", **OPTIONS, max_length=12).close()
     with pytest.raises(InputError, match="example 0: with --pool-over span every span needs a token of its own"):
         extract(tiny_model, cut, out=tmp_path / "d.h5", **OPTIONS, max_length=11)
 
 
 def test_the_first_position_is_not_the_spans(tiny_model, tmp_path):
-    data = save(tmp_path / "a.jsonl", [GOOD])
+    data = write_rows(tmp_path / "a.jsonl", [GOOD])
     message = "leaves out the first position of the whole input; with --pool-over span take mean"
     with pytest.raises(SpecError, match=message):
         extract(tiny_model, data, out=tmp_path / "c.h5", **OPTIONS, pooling="mean_skip_first")
 
 
 def test_the_command_line(tiny_model, tmp_path, capsys):
-    data = save(tmp_path / "a.jsonl", [GOOD | {"end": 10}])
+    data = write_rows(tmp_path / "a.jsonl", [GOOD | {"end": 10}])
     command = ["extract", str(tiny_model), str(data), "--out", str(tmp_path / "c.h5"), "--pool-over", "span"]
     assert run(command) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -207,10 +208,10 @@ def test_the_command_line(tiny_model, tmp_path, capsys):
 def test_a_saved_probe_of_spans(tiny_model, tmp_path, capsys):
     words = ["good", "bad", "film", "plot", "dull", "fine"]
     rows = [{"text": f"a {w} the {v}", "start": 2, "end": 2 + len(w), "type": w[0]} for w in words for v in words]
-    data = save(tmp_path / "s.jsonl", rows)
+    data = write_rows(tmp_path / "s.jsonl", rows)
     extract(tiny_model, data, out=tmp_path / "s.h5", dtype="float32", pool_over="span").close()
     done = run_probes([tmp_path / "s.h5"], ["type"], options=ProbeOptions(split=0.3))
-    (path,) = save_probes(done, tmp_path / "heads")
+    (path,) = save(done, tmp_path / "heads")
     chosen = done.chosen[0][0]
     spans = [(rows[i]["start"], rows[i]["end"]) for i in chosen.test]
     texts = [rows[i]["text"] for i in chosen.test]

@@ -14,16 +14,16 @@ from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2
 
 from probekit import extract, open_cache, probe_layers
-from probekit.api.predict import predict, save_probes
+from probekit.api.predict import Entity, predict, tag_texts
 from probekit.api.probe import run_probes
-from probekit.api.tagging import Entity, tag_texts
 from probekit.cli import run
 from probekit.errors import InputError, SpecError
 from probekit.evaluate.plan import ProbeOptions
-from probekit.extraction.reader import Reader, read_words
+from probekit.extraction.reader import read_words
 from probekit.inputs import read_examples
 from probekit.models import locate
-from probekit.saved import card_path, load_probe
+from probekit.readspec import RunOptions
+from probekit.saved import card_path, load_probe, save
 from probekit.spec import Silent
 from probekit.store import WordStates, word_matrix
 from tests.inputs.cases import DATA, needs_data
@@ -82,7 +82,7 @@ def test_a_saved_probe_repeats_its_test_predictions(cache, conll, tiny_model, tm
     layers = "0" if viterbi else "all"  # there an actor is inside a thing, whatever stands before
     options = ProbeOptions(layers=layers, viterbi=viterbi, refit=False)
     done = run_probes([cache], [target], options=options)
-    (path,) = save_probes(done, tmp_path)
+    (path,) = save(done, tmp_path)
     examples, chosen = read_examples([conll]), done.chosen[0][0]
     words = [examples.words[i] for i in chosen.test]
     found = tag_texts(path, [examples.texts[i] for i in chosen.test], words=words, model=tiny_model)
@@ -98,7 +98,7 @@ def test_a_saved_probe_repeats_its_test_predictions(cache, conll, tiny_model, tm
 
 def test_raw_text(cache, tiny_model, tmp_path, capsys, monkeypatch):
     done = run_probes([cache], ["ner", "column_2"], options=ProbeOptions(layers="2"))
-    ner, pos = save_probes(done, tmp_path)
+    ner, pos = save(done, tmp_path)
     text = 'A very dull film, "the plot"!'
     (found,) = tag_texts(ner, [text], model=tiny_model)
     assert [text[a:b] for a, b in found.words] == ["A", "very", "dull", "film", ",", '"', "the", "plot", '"', "!"]
@@ -117,14 +117,15 @@ def test_raw_text(cache, tiny_model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert run([*base, "--text", text]) == 0
     assert "[film thing]" in capsys.readouterr().out
-    with pytest.raises(SpecError, match="must be one of whole texts; this one tags words"):
-        predict(ner, ["a"], model=tiny_model)
+    plain = predict(ner, ["a film", " "], model=tiny_model)
+    assert [plain.labels[0], []] == [list(tag_texts(ner, "a film", model=tiny_model)[0].tags), plain.labels[1]]
+    assert plain.words == (((0, 1), (2, 6)), ())
     with pytest.raises(InputError, match="text 1: must not be empty"):
         tag_texts(ner, [" "], model=tiny_model)
 
 
 def test_a_word_beyond_the_model_is_outside_of_every_entity(cache, tiny_model, tmp_path, capsys):
-    (path,) = save_probes(run_probes([cache], ["ner"], options=ProbeOptions(layers="2")), tmp_path)
+    (path,) = save(run_probes([cache], ["ner"], options=ProbeOptions(layers="2")), tmp_path)
     (found,) = tag_texts(path, ["film " * 40], model=tiny_model)
     assert set(found.tags[:15]) == {"B-thing"}
     assert found.tags[30:] == ("O",) * 10
@@ -138,13 +139,13 @@ def test_states_are_read_in_pieces_and_rounded_as_the_cache_has_them(conll, tiny
     options = {"tokens": True, "token_dtype": dtype, "stride": 4, "max_length": 10, "dtype": "float32"}
     extract(tiny_model, conll, out=out, **options).close()
     done = run_probes([out], ["ner"], options=ProbeOptions(layers="2"))
-    (path,) = save_probes(done, tmp_path / "heads")
+    (path,) = save(done, tmp_path / "heads")
     card = load_probe(path).card
     with open_cache(out) as cache:
         long = [i for i, words in enumerate(cache.words) if len(words) > 9]
         words = [cache.words[i] for i in long]
-        reader = Reader(locate(tiny_model), "cpu", 1, False, Silent())
-        states, lost = read_words(reader, words, card=card)
+        how = {"source": locate(tiny_model), "options": RunOptions("cpu", 1), "listener": Silent()}
+        states, lost = read_words(words, card=card, **how)
         assert not lost.any()
         X = states.rows(np.arange(len(lost)))
         lengths = [len(sentence) for sentence in cache.words]
@@ -189,7 +190,7 @@ def test_real_entities(tmp_path):
     source = DATA / "wnut17" / "dev.conll"
     extract(minilm(), source, out=tmp_path / "c.h5", tokens=True, layers="3", dtype="float32").close()
     done = run_probes([tmp_path / "c.h5"], ["ner"], options=ProbeOptions(refit=False))
-    (path,) = save_probes(done, tmp_path / "heads")
+    (path,) = save(done, tmp_path / "heads")
     examples, chosen = read_examples([source]), done.chosen[0][0]
     words = [examples.words[i] for i in chosen.test]
     found = tag_texts(path, [" ".join(row) for row in words], words=words, model=minilm())
@@ -216,7 +217,7 @@ def test_processes_and_other_probes(cache):
 
 
 def test_a_card_with_other_labels_is_refused(cache, tiny_model, tmp_path):
-    (path,) = save_probes(run_probes([cache], ["ner"], options=ProbeOptions(layers="2")), tmp_path)
+    (path,) = save(run_probes([cache], ["ner"], options=ProbeOptions(layers="2")), tmp_path)
     card = json.loads(card_path(path).read_text())
     for labels in (["B-thing", "O"], ["O", "I-thing", "B-thing"]):
         card_path(path).write_text(json.dumps(card | {"labels": labels}))

@@ -14,11 +14,13 @@ import pytest
 from probekit import open_cache, predict
 from probekit.cli import run
 from probekit.errors import CacheError, SpecError
-from probekit.saved import card_path, read_card
-from probekit.schema import CARD, CARD_NEEDS, MADE, READ, SPEC
+from probekit.readspec import FIELDS
+from probekit.saved import CARD, CARD_NEEDS, card_path, read_card
 from probekit.store.fingerprint import fingerprint
 from probekit.store.layout import STORAGE_DTYPES
 
+MADE = [name for name, about in FIELDS.items() if about.required]
+READ = [name for name in MADE if FIELDS[name].card]
 OLD = Path(__file__).parent.parent / "old"
 MISSING = object()
 ANYTHING = [None, True, -1, 0.5, 1e308, 10**400, "", "x" * 200_000, "nonsense\x1b[31m", [], [None], {}, {"a": [1]}]
@@ -88,7 +90,7 @@ def test_every_field_of_a_card(here, capsys, field):
         the_line(capsys)
 
 
-@pytest.mark.parametrize("field", SPEC)
+@pytest.mark.parametrize("field", FIELDS)
 def test_every_field_of_a_cards_cache(here, capsys, field):
     values = wrong_values(field) + ([MISSING] if field in READ else [])
     if field == "max_length":
@@ -99,7 +101,7 @@ def test_every_field_of_a_cards_cache(here, capsys, field):
         assert field in the_line(capsys), value
 
 
-@pytest.mark.parametrize("field", SPEC)
+@pytest.mark.parametrize("field", FIELDS)
 def test_every_field_of_a_caches_spec(here, capsys, field):
     for value in [*wrong_values(field), *([MISSING] if field in MADE else [])]:
         with h5py.File("cache.h5", "r+") as file:
@@ -132,7 +134,9 @@ def test_fields_that_nobody_knows_are_let_through(here):
 
 
 def test_the_dtypes_are_those_of_the_store():
-    assert {dtype for dtype in (*STORAGE_DTYPES, "int8") if SPEC["store_dtype"].fits(dtype)} == set(STORAGE_DTYPES)
+    assert {dtype for dtype in (*STORAGE_DTYPES, "int8") if FIELDS["store_dtype"].allowed.fits(dtype)} == set(
+        STORAGE_DTYPES
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from probekit.errors import SpecError
 from probekit.extraction.plan import make_plan
-from probekit.layers import parse_layers
+from probekit.layers import choose_layers, parse_layers
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80).map(lambda rows: np.array(rows, dtype=np.int32))
 
@@ -46,13 +46,13 @@ def test_windows_are_bounded_in_tokens_and_bytes():
 
 
 def test_layers_as_people_write_them():
-    assert parse_layers("all", 3) == (0, 1, 2, 3)
-    assert parse_layers("0, 2,-1", 3) == (0, 2, 3)
-    assert parse_layers("0:3:2", 3) == (0, 2)
-    assert parse_layers("-2:", 3) == (2, 3)
+    assert choose_layers(parse_layers("all"), 3) == (0, 1, 2, 3)
+    assert choose_layers(parse_layers("0, 2,-1"), 3) == (0, 2, 3)
+    assert choose_layers(parse_layers("0:3:2"), 3) == (0, 2)
+    assert choose_layers(parse_layers("-2:"), 3) == (2, 3)
     for wrong in ("", "x", "1.5", "0:1:2:3", "4", "-5", "3:3", "0:4:0"):
         with pytest.raises(SpecError, match="--layers"):
-            parse_layers(wrong, 3)
+            choose_layers(parse_layers(wrong), 3)
 
 
 def test_no_batch_crosses_the_length_limit():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from probekit import extract
-from probekit.extraction import preparing
+from probekit.extraction import reader as reader_module
 from probekit.models import backbone as backbone_module
 from tests.numpy_poolings import NUMPY_POOLINGS
 from tests.packaged import load_transformers, minilm, smollm2
@@ -39,13 +39,13 @@ def loaded(real, monkeypatch):
     """``extract`` gets copies of what is loaded already."""
     path, model, tokenizer = real
 
-    def load_backbone(_source, how):
-        dtype = "float32" if how.dtype == "auto" else how.dtype
+    def load_backbone(_source, spec, _options):
+        dtype = spec.dtype or "float32"
         own = copy.deepcopy(model).to(getattr(torch, dtype))
         return backbone_module.prepare(own, device=torch.device("cpu"), dtype=dtype, dtype_reason="test")
 
-    monkeypatch.setattr(preparing, "load_backbone", load_backbone)
-    monkeypatch.setattr(preparing, "load_tokenizer", lambda _source, **_options: copy.deepcopy(tokenizer))
+    monkeypatch.setattr(reader_module, "load_backbone", load_backbone)
+    monkeypatch.setattr(reader_module, "load_tokenizer", lambda _source, **_options: copy.deepcopy(tokenizer))
     return path, model, tokenizer
 
 

@@ -10,7 +10,7 @@ import torch
 
 from probekit.errors import OutOfMemoryError
 from probekit.extraction.plan import make_plan
-from probekit.extraction.run import Reading, run
+from probekit.extraction.run import ForwardPlan, run
 from probekit.models.backbone import prepare
 from tests.models.families import build, reference_states
 
@@ -50,7 +50,7 @@ def plan_of(rows):
 
 
 def run_all(backbone, sink, **options):
-    run(backbone, Reading(ROWS, sink.plan, LAYERS, ("mean", "last")), sink, **options)
+    run(backbone, ForwardPlan(ROWS, sink.plan, LAYERS, ("mean", "last")), sink, **options)
 
 
 def assert_right(sink, model):

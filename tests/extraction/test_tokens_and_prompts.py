@@ -8,10 +8,11 @@ import torch
 import transformers
 
 from probekit import extract
-from probekit.api.predict import predict, save_probes
+from probekit.api.predict import predict
 from probekit.api.probe import run_probes
 from probekit.errors import InputError, SpecError
 from probekit.evaluate.plan import ProbeOptions
+from probekit.saved import save
 from tests.packaged import minilm
 from tests.tiny import tiny_texts
 
@@ -75,7 +76,7 @@ def test_a_saved_probe_repeats_the_prompt(tmp_path, tiny_model, tiny_data):
     out = tmp_path / "c.h5"
     extract(tiny_model, tiny_data, out=out, prompt="a {text} film", pool_over="text", dtype="float32").close()
     done = run_probes([out], ["score"], options=ProbeOptions())
-    (path,) = save_probes(done, tmp_path / "heads")
+    (path,) = save(done, tmp_path / "heads")
     ((chosen, _),) = done.chosen
     texts, _ = tiny_texts(60)
     found = predict(path, [texts[i] for i in chosen.test], model=tiny_model)

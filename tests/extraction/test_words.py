@@ -13,9 +13,9 @@ import transformers
 from probekit import extract
 from probekit.cli import run
 from probekit.errors import OutOfMemoryError, SpecError, StaleCacheError
-from probekit.extraction import preparing
+from probekit.extraction import reader as reader_module
 from probekit.extraction.plan import make_plan
-from probekit.extraction.run import Reading
+from probekit.extraction.run import ForwardPlan
 from probekit.extraction.run import run as run_extraction
 from probekit.models import backbone as backbone_module
 from tests.packaged import load_transformers, minilm, smollm2
@@ -58,12 +58,12 @@ def real(loaded, monkeypatch):
     path, model, tokenizer = loaded
     if path.suffix == ".gguf":
 
-        def load_backbone(_source, _how):
+        def load_backbone(_source, _spec, _options):
             own = copy.deepcopy(model)
             return backbone_module.prepare(own, device=torch.device("cpu"), dtype="float32", dtype_reason="test")
 
-        monkeypatch.setattr(preparing, "load_backbone", load_backbone)
-        monkeypatch.setattr(preparing, "load_tokenizer", lambda _source, **_options: copy.deepcopy(tokenizer))
+        monkeypatch.setattr(reader_module, "load_backbone", load_backbone)
+        monkeypatch.setattr(reader_module, "load_tokenizer", lambda _source, **_options: copy.deepcopy(tokenizer))
     return loaded
 
 
@@ -318,7 +318,7 @@ def test_out_of_memory_counts_all_pieces_of_the_text(tiny_model):
 
     object.__setattr__(backbone, "stream", stream)
     plan = make_plan(np.array([7], dtype=np.int32), batch_tokens=10)
-    reading = Reading([np.arange(7)], plan, (0,), ("mean",), cuts=[(4,)])
+    reading = ForwardPlan([np.arange(7)], plan, (0,), ("mean",), cuts=[(4,)])
 
     class Sink:
         def pending(self):

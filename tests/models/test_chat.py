@@ -58,7 +58,7 @@ def test_a_clock_changes_nothing(tmp_path, with_template, tiny_data, monkeypatch
 
 
 def test_an_unfinished_cache_goes_on_with_what_was_rendered(tmp_path, with_template, tiny_data, monkeypatch):
-    from probekit.extraction import filling
+    from probekit.extraction import run as run_module
     from probekit.store import partial_path, stored_spec
 
     monkeypatch.chdir(tmp_path)
@@ -68,7 +68,7 @@ def test_an_unfinished_cache_goes_on_with_what_was_rendered(tmp_path, with_templ
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(filling, "run", stop)
+        patch.setattr(run_module, "run", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(model, tiny_data, out="a.h5", chat_template=True)
     begun = stored_spec(partial_path(tmp_path / "a.h5"))

@@ -11,7 +11,8 @@ import transformers
 
 from probekit.models import locate
 from probekit.models.backbone import prepare
-from probekit.models.loading import Loading, load_backbone
+from probekit.models.loading import load_backbone
+from probekit.readspec import ReadSpec, RunOptions
 from tests.models.families import FAMILIES, build, reference_states
 from tests.models.test_families import TEXTS, assert_states_equal, read
 
@@ -48,7 +49,7 @@ def test_the_states_are_those_of_the_model_without_it(tmp_path, name, setting):
     if changed and SETTINGS[setting]["pad_token_id"] is None:
         pytest.skip("nor does transformers run it")
     texts = [text for text in TEXTS if min(text) > 2]
-    backbone = load_backbone(locate(tmp_path), Loading(device="cpu", dtype="float32", threads=1, side=side))
+    backbone = load_backbone(locate(tmp_path), ReadSpec(dtype="float32", side=side), RunOptions("cpu", 1))
     layers = tuple(range(backbone.stack.n_layers + 1))
     assert len(backbone.stack.blocks) > 0
     reference = transformers.AutoModel.from_pretrained(tmp_path, return_dict=True).eval() if changed else model
@@ -68,7 +69,7 @@ def test_a_first_token_of_the_decoder_that_its_table_lacks(tmp_path):
     from probekit.errors import ModelError
 
     build("t5", decoder_start_token_id=60).save_pretrained(tmp_path)
-    how = {"device": "cpu", "dtype": "float32", "threads": 1}
-    load_backbone(locate(tmp_path), Loading(**how))
+    options = RunOptions("cpu", 1)
+    load_backbone(locate(tmp_path), ReadSpec(dtype="float32"), options)
     with pytest.raises(ModelError, match="index out of range"):
-        load_backbone(locate(tmp_path), Loading(**how, side="decoder"))
+        load_backbone(locate(tmp_path), ReadSpec(dtype="float32", side="decoder"), options)

@@ -31,9 +31,10 @@ except ModelError as error:
     sys.exit(f"ModelError: {error}")
 print(source.name, source.revision, source.tokenizer_hash, source.on_hub)
 if load:
-    from probekit.models.loading import Loading, load_backbone
+    from probekit.models.loading import load_backbone
+    from probekit.readspec import ReadSpec, RunOptions
     from probekit.models.tokens import load_tokenizer
-    backbone = load_backbone(source, Loading(device="cpu", dtype="float32", threads=1))
+    backbone = load_backbone(source, ReadSpec(dtype="float32"), RunOptions("cpu", 1))
     print(backbone.stack.n_layers, len(load_tokenizer(source)))
 """
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from probekit.errors import ModelError, SpecError
 from probekit.models import locate
-from probekit.models.loading import Loading, load_backbone
+from probekit.models.loading import load_backbone
+from probekit.readspec import ReadSpec, RunOptions
 from tests.models.families import FAMILIES, SMALL, T5, build, reference_states
 
 HEADS = {
@@ -32,7 +33,7 @@ def quiet():
 
 
 def load(folder, **how):
-    return load_backbone(locate(folder), Loading(device="cpu", dtype="float32", threads=1, **how))
+    return load_backbone(locate(folder), ReadSpec(dtype="float32", **how), RunOptions("cpu", 1))
 
 
 def last_state(backbone):

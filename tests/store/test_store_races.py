@@ -23,7 +23,7 @@ import sys, time, random
 import filelock
 filelock.FileLock.acquire = lambda self, *a, **k: None
 from tests.store.store_cases import *
-from probekit.extraction.filling import _is_finished
+from probekit.extraction.job import _is_finished
 from probekit.errors import CacheError
 from pathlib import Path
 path, layout = Path(sys.argv[1]), make_layout(60, window=6)
