@@ -54,14 +54,33 @@ def save_probe(path: Path, estimator: BaseEstimator, card: Json) -> None:
     reader wants to know (labels, scores). Both are written whole before either gets its name, the probe first: a kill
     between the two leaves a probe without its card, or with the card of the one before it, and ``load_probe`` refuses
     both, since the card has the SHA-256 of its probe.
+
+    Raises SpecError for an estimator that ``load_probe`` would not read; then nothing is written.
     """
-    data = skops.io.dumps(estimator)
+    data = _dumped(estimator, f"probe {card.get('probe', path.stem)}")
     whole = {"format": "probekit-probe", "format_version": CARD_VERSION, **card, "sha256": _sha256(data)}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # The card's name is inside: the probe gets its own first.
     with replacing(card_path(path), durable=True) as new_card:
         new_card.write_bytes(text.encode("utf-8", "backslashreplace"))
         write_whole(path, data, durable=True)
+
+
+def _dumped(estimator: BaseEstimator, source: str) -> bytes:
+    try:
+        data = bytes(skops.io.dumps(estimator))
+        unknown = _untrusted(data)
+        if not unknown:
+            skops.io.loads(data, trusted=list(TRUSTED))
+    except Exception as error:
+        raise SpecError(source, "can't be saved: skops must be able to write it and to read it", _reason(error)) from error
+    if unknown:
+        raise SpecError(source, "can't be saved: skops must know all its types as harmless", ", ".join(unknown))
+    return data
+
+
+def _untrusted(data: bytes) -> list[str]:
+    return [name for name in skops.io.get_untrusted_types(data=data) if name not in TRUSTED]
 
 
 def load_probe(path: Path) -> SavedProbe:
@@ -77,7 +96,7 @@ def load_probe(path: Path) -> SavedProbe:
         raise SpecError(f"probe {path}", message, "other contents")
     try:
         _check_size(data)
-        unknown = [name for name in skops.io.get_untrusted_types(data=data) if name not in TRUSTED]
+        unknown = _untrusted(data)
         estimator: Any = None if unknown else skops.io.loads(data, trusted=list(TRUSTED))
     except Exception as error:
         raise SpecError(f"probe {path}", "is damaged or not a skops file", _reason(error)) from error
