@@ -73,7 +73,9 @@ def _dumped(estimator: BaseEstimator, source: str) -> bytes:
         if not unknown:
             skops.io.loads(data, trusted=list(TRUSTED))
     except Exception as error:
-        raise SpecError(source, "can't be saved: skops must be able to write it and to read it", _reason(error)) from error
+        raise SpecError(
+            source, "can't be saved: skops must be able to write it and to read it", _reason(error)
+        ) from error
     if unknown:
         raise SpecError(source, "can't be saved: skops must know all its types as harmless", ", ".join(unknown))
     return data

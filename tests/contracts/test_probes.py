@@ -33,13 +33,13 @@ from tests.contracts.probes import (
     answers,
     fit,
     fitted_hash,
-    random_states,
-    rows_for,
     hash_of,
     quick_mlp,
+    random_states,
+    rows_for,
     untrusted,
 )
-from tests.evaluate.made_up import ORIGIN, ask, classes, numbers
+from tests.evaluate.made_up import ORIGIN, classes, numbers, source_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -203,7 +203,9 @@ def several_labels(rows):
     """One for each class, one that none has, one that all have; and those of the new rows."""
     constant = [[0], [1]]
     return tuple(
-        np.column_stack([np.resize(constant[0], len(y)), *[y == name for name in NAMES], np.resize(constant[1], len(y))])
+        np.column_stack(
+            [np.resize(constant[0], len(y)), *[y == name for name in NAMES], np.resize(constant[1], len(y))]
+        )
         for y in (rows.y, rows.y_new)
     )
 
@@ -272,15 +274,16 @@ def test_states_that_are_not_finite_are_never_fitted(case, value, of_words):
     n = len(rows.y)
     layers = [rows.X, rows.X.copy()]
     layers[1][17, 3] = value
+    ids = [str(i) for i in range(n)]
+    if of_words:
+        target = read_tags([[name] for name in rows.y.tolist()], "pos", words=[[f"w{i}"] for i in range(n)], ids=ids)
+        source = StateSource("mean", (0, 1), frozenset(), WordLayers(layers))
+    else:
+        target = (classes if case.of_classes else numbers)(rows.y)
+        source = source_of(layers)
+    config = ProbeConfig(ids=np.array(ids, dtype=object), probes=(case.given,))
     with pytest.raises(InputError, match="layer 1: probes need finite hidden states; got NaN or infinite") as raised:
-        if of_words:
-            words, ids = [[f"w{i}"] for i in range(n)], [str(i) for i in range(n)]
-            target = read_tags([[label] for label in rows.y.tolist()], "pos", words=words, ids=ids)
-            source = StateSource("mean", (0, 1), frozenset(), WordLayers(layers))
-            config = ProbeConfig(ids=np.array(ids, dtype=object), probes=(case.given,))
-            evaluate([source], [target], config, origin=ORIGIN)
-        else:
-            ask(layers, (classes if case.of_classes else numbers)(rows.y), probes=(case.given,))
+        evaluate([source], [target], config, origin=ORIGIN)
     one_line(raised.value)
 
 
@@ -404,11 +407,16 @@ def test_saved_and_read_back_it_gives_the_same_bytes(case, fitted, tmp_path):
 @every_case
 def test_pickled_it_gives_the_same_bytes(case, fitted):
     found, rows = fitted(case)
-    for again in (pickle.loads(pickle.dumps(found)), replace(found, estimator=pickle.loads(pickle.dumps(found.estimator)))):
+    for again in (
+        pickle.loads(pickle.dumps(found)),
+        replace(found, estimator=pickle.loads(pickle.dumps(found.estimator))),
+    ):
         for a, b in zip(answers(again.estimator, rows.X_new), answers(found.estimator, rows.X_new), strict=True):
             np.testing.assert_array_equal(a, b)
     unfitted = pickle.loads(pickle.dumps(case.probe))
-    assert hash_of(case, unfitted.fit(rows.X, rows.y, folds=rows.folds, seed=SEED).estimator) == hash_of(case, found.estimator)
+    assert hash_of(case, unfitted.fit(rows.X, rows.y, folds=rows.folds, seed=SEED).estimator) == hash_of(
+        case, found.estimator
+    )
 
 
 # --- users' own
@@ -447,7 +455,7 @@ def test_a_fit_that_did_not_converge_says_so(recwarn):
 
 
 class Fails(LinearSVC):
-    def fit(self, X, y):
+    def fit(self, X, y):  # noqa: ARG002
         raise RuntimeError("no luck\nand a second line")
 
 
@@ -481,6 +489,6 @@ def test_what_is_no_probe_is_refused_in_one_line(given):
 def test_what_skops_can_not_read_back_is_refused_before_anything_is_written(tmp_path):
     rows = rows_for(CASES[0])
     search = make_pipeline(StandardScaler(), GridSearchCV(LinearSVC(), {"C": [0.1, 1.0]}, cv=3)).fit(rows.X, rows.y)
-    with pytest.raises(SpecError, match="probe mine: can.t be saved: skops must know all its types as harmless"):
+    with pytest.raises(SpecError, match=r"probe mine: can.t be saved: skops must know all its types as harmless"):
         save_probe(tmp_path / "a.skops", search, {"probe": "mine"})
     assert not list(tmp_path.iterdir())
