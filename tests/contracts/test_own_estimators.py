@@ -44,10 +44,12 @@ def write_rows(path, seed, n=60):
 def caches(tmp_path_factory, tiny_model):
     """Two data sets of texts, and one of words."""
     folder = tmp_path_factory.mktemp("own")
-    options = {"text_column": "text", "dtype": "float32"}
+    options = {"text": "text", "dtype": "float32"}
     for seed, name in enumerate(("one", "other")):
-        probekit.extract(tiny_model, write_rows(folder / f"{name}.jsonl", seed), out=folder / f"{name}.h5", **options).close()
-    options = {"text_column": "words", "dtype": "float32", "tokens": True}
+        probekit.extract(
+            tiny_model, write_rows(folder / f"{name}.jsonl", seed), out=folder / f"{name}.h5", **options
+        ).close()
+    options = {"text": "words", "dtype": "float32", "tokens": True}
     probekit.extract(tiny_model, folder / "one.jsonl", out=folder / "words.h5", **options).close()
     return folder
 
@@ -152,7 +154,9 @@ def test_pipelines_with_the_same_steps_are_told_apart(caches, tmp_path):
 
 def test_what_skops_does_not_know_is_refused_by_name_and_not_written(caches, tmp_path):
     found = probekit.probe(caches / "one.h5", "label", probe=make_pipeline(StandardScaler(), RandomForestClassifier(3)))
-    with pytest.raises(SpecError, match=r"probe standardscaler-randomforestclassifier: can't be saved.*; got sklearn\.tree"):
+    with pytest.raises(
+        SpecError, match=r"probe standardscaler-randomforestclassifier: can't be saved.*; got sklearn\.tree"
+    ):
         save_probes(found, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -176,7 +180,9 @@ class NoLuck(LogisticRegression):
 @pytest.mark.parametrize("allowed", [0, 3])
 def test_an_estimator_that_fails_says_so_in_one_line(caches, allowed):
     NoLuck.fits = 0
-    with pytest.raises(SpecError, match=r"probe noluck: must be able to fit .* in 2 classes; got RuntimeError: no luck$"):
+    with pytest.raises(
+        SpecError, match=r"probe noluck: must be able to fit .* in 2 classes; got RuntimeError: no luck$"
+    ):
         probekit.probe(caches / "one.h5", "label", probe=NoLuck(allowed))
 
 

@@ -199,31 +199,33 @@ def test_fitted_once_more_on_other_rows_it_leaves_the_first_alone(case, fitted):
     assert agreement(case, rows.y, again.predict(rows.X)) > 0.6
 
 
-def several_labels(rows):
-    """One for each class, one that none has, one that all have; and those of the new rows."""
-    constant = [[0], [1]]
-    return tuple(
-        np.column_stack(
-            [np.resize(constant[0], len(y)), *[y == name for name in NAMES], np.resize(constant[1], len(y))]
-        )
-        for y in (rows.y, rows.y_new)
+LABELS = {"constant ones last": [*NAMES, "none", "all"], "constant ones first": ["all", "none", NAMES[0]]}
+
+
+def several_labels(y, names):
+    """One for each class, one that none has, one that all have."""
+    return np.column_stack([y == name if name in NAMES else np.full(len(y), name == "all") for name in names]).astype(
+        int
     )
 
 
 @every_classifier
-def test_several_labels_are_a_probe_for_each(case, fitted):
+@pytest.mark.parametrize("names", LABELS.values(), ids=LABELS)
+def test_several_labels_are_a_probe_for_each(case, fitted, names):
     _, rows = fitted(case)
-    Y, Y_new = (found.astype(int) for found in several_labels(rows))
+    Y = several_labels(rows.y, names)
     found = case.probe.fit_labels(rows.X, Y, folds=rows.folds, seed=SEED)
     predicted = found.estimator.predict(rows.X_new)
     assert set(np.unique(predicted)) <= {0, 1}
-    assert (predicted[:, 0] == 0).all()
-    assert (predicted[:, -1] == 1).all()
-    assert np.mean(predicted == Y_new) > 0.85
-    for k in (1, 2, 3):
-        alone = fit(case, rows, y=Y[:, k]).estimator
-        np.testing.assert_array_equal(predicted[:, k], alone.predict(rows.X_new))
+    assert np.mean(predicted == several_labels(rows.y_new, names)) > 0.8
+    for k, name in enumerate(names):
+        if name in NAMES:
+            np.testing.assert_array_equal(predicted[:, k], fit(case, rows, y=Y[:, k]).estimator.predict(rows.X_new))
+        else:
+            assert (predicted[:, k] == (name == "all")).all()
     assert hasattr(found.estimator, "predict_proba") == case.probe.has_probability
+    if case.probe.has_probability:
+        assert len(found.estimator.predict_proba(rows.X_new)) == len(found.estimator.classes_) == len(names)
     again = case.probe.refit(found.estimator, rows.X, Y, seed=SEED).estimator
     assert np.mean(again.predict(rows.X_new) == predicted) > 0.99
 
