@@ -80,11 +80,13 @@ def save_probe(path: Path, estimator: BaseEstimator, card: Json) -> None:
     reader wants to know (labels, scores). Both are written whole before either gets its name, the probe first: a kill
     between the two leaves a probe without its card, or with the card of the one before it, and ``load_probe`` refuses
     both, since the card has the SHA-256 of its probe.
+
+    Raises SpecError for an estimator that ``load_probe`` would not read; then nothing is written.
     """
-    data = skops.io.dumps(estimator)
-    if unknown := _unknown_types(data):
-        message = "may hold types of scikit-learn, NumPy and SciPy only, to be opened without running code"
-        raise SpecError(f"probe {card.get('probe', path.stem)}", message, ", ".join(unknown))
+    _write(path, _dumped(estimator, f"probe {card.get('probe', path.stem)}"), card)
+
+
+def _write(path: Path, data: bytes, card: Json) -> None:
     whole = {"format": "probekit-probe", "format_version": CARD_VERSION, **card, "sha256": _sha256(data)}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # The card's name is inside: the probe gets its own first.
@@ -97,12 +99,14 @@ def save(result: Result, folder: Path | str) -> list[Path]:
     """Save each curve's probe of the selected layer, ``MODEL-TARGET-POOLING-LAYER-PROBE.skops``, with a JSON card.
 
     ``result``: of ``probekit.probe``. Where it has several caches of one model, the cache's name stands after the
-    model's. Returns the files. Raises SpecError for an estimator of the user's own that such a file can't hold.
+    model's. Returns the files. Raises SpecError for an estimator of the user's own that such a file can't hold; then
+    nothing is written.
     """
     paths = [Path(folder) / name for name in _file_names(result)]
+    dumped = [_dumped(chosen.estimator, f"probe {chosen.probe}") for chosen, _ in result.chosen]
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for path, (chosen, spec) in zip(paths, result.chosen, strict=True):
-        save_probe(path, chosen.estimator, _card(chosen, spec, viterbi=bool(result.record["options"]["viterbi"])))
+    for path, data, (chosen, spec) in zip(paths, dumped, result.chosen, strict=True):
+        _write(path, data, _card(chosen, spec, viterbi=bool(result.record["options"]["viterbi"])))
     return paths
 
 
@@ -148,6 +152,25 @@ def _card(chosen: ChosenProbe, spec: Json, *, viterbi: bool) -> Json:
     }
 
 
+def _dumped(estimator: BaseEstimator, source: str) -> bytes:
+    try:
+        data = bytes(skops.io.dumps(estimator))
+        unknown = _untrusted(data)
+        if not unknown:
+            skops.io.loads(data, trusted=list(TRUSTED))
+    except Exception as error:
+        raise SpecError(
+            source, "can't be saved: skops must be able to write it and to read it", _reason(error)
+        ) from error
+    if unknown:
+        raise SpecError(source, "can't be saved: skops must know all its types as harmless", ", ".join(unknown))
+    return data
+
+
+def _untrusted(data: bytes) -> list[str]:
+    return [name for name in skops.io.get_untrusted_types(data=data) if name not in TRUSTED]
+
+
 def load_probe(path: Path) -> SavedProbe:
     """Read a probe and its card.
 
@@ -161,7 +184,7 @@ def load_probe(path: Path) -> SavedProbe:
         raise SpecError(f"probe {path}", message, "other contents")
     try:
         _check_size(data)
-        unknown = _unknown_types(data)
+        unknown = _untrusted(data)
         estimator: Any = None if unknown else skops.io.loads(data, trusted=list(TRUSTED))
     except Exception as error:
         raise SpecError(f"probe {path}", "is damaged or not a skops file", _reason(error)) from error
@@ -222,10 +245,6 @@ def _read(path: Path, source: str, most: int) -> bytes:
         raise
     except OSError as error:
         raise SpecError(source, "must be a file that can be read", error.strerror or str(error)) from error
-
-
-def _unknown_types(data: bytes) -> list[str]:
-    return [name for name in skops.io.get_untrusted_types(data=data) if name not in TRUSTED]
 
 
 def _check_size(data: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.dummy import DummyClassifier
 from sklearn.neighbors import NearestCentroid
 
 from probekit.probes.grid_search import fit_once
@@ -26,7 +27,8 @@ def fit_mass_mean(
     seed: int,  # noqa: ARG001  (nothing here is random)
 ) -> FittedProbe:
     """Nearest class mean in the states as they are (n, d), not standardised: the difference of means is the point."""
-    return fit_once(NearestCentroid(), X, y)
+    alike = not np.ptp(X, axis=0).any()  # as the first token's embeddings are, which scikit-learn refuses
+    return fit_once(DummyClassifier() if alike else NearestCentroid(), X, y)
 
 
 def fit_mass_mean_iid(

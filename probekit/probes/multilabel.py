@@ -49,7 +49,8 @@ def _together(probes: Sequence[FittedProbe | None], X: NDArray[Any], Y: NDArray[
     fitted = [probe for probe in probes if probe is not None]
     constant = [DummyClassifier(strategy="constant", constant=int(y[0])).fit(X[:1], y[:1]) for y in Y.T]
     each = [dummy if probe is None else probe.estimator for probe, dummy in zip(probes, constant, strict=True)]
-    whole = MultiOutputClassifier(each[0])
+    # (By this one scikit-learn tells what it is of; a user's own may lack that.)
+    whole = MultiOutputClassifier(next((one for one in each if isinstance(one, BaseEstimator)), constant[0]))
     whole.estimators_ = each
     whole.classes_ = [estimator.classes_ for estimator in each]
     if not fitted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,16 +23,23 @@ _NO_NAME = re.compile(r"[^a-z0-9.-]+")
 def own_probe(estimator: Any) -> Probe:
     """Anything with scikit-learn's ``fit`` and ``predict``, used as it is; what it says of itself says what it can do.
 
-    It is copied for every fit and never fitted itself. Every ``random_state`` in it that is None becomes the seed of
-    the split, so that the same command gives the same numbers. A search of its own (``GridSearchCV``) divides the
-    training rows by its own ``cv``.
+    It is copied for every fit and never fitted itself. Every ``random_state`` in it that is None (also of a ``cv``
+    that shuffles) becomes the seed of the split, so that the same command gives the same numbers. A search of its own
+    (``GridSearchCV``) divides the training rows by its own ``cv``, and its best estimator is the probe: fitted once
+    more, it keeps what was chosen.
 
     Raises SpecError for a class instead of an object, and for what has no ``fit`` and ``predict``.
     """
     if isinstance(estimator, type) or not (hasattr(estimator, "fit") and hasattr(estimator, "predict")):
         raise SpecError("probe", "a name, or an estimator with fit and predict", repr(estimator)[:80])
     name = own_name(estimator)
-    return Probe(name, _tasks(estimator), partial(_fit, estimator, name), has_probability=_has_probability(estimator))
+    return Probe(
+        name=name,
+        tasks=_tasks(estimator),
+        fit_function=partial(_fit, estimator, name),
+        refit_function=partial(_refit, name),
+        has_probability=_has_probability(estimator),
+    )
 
 
 def own_name(estimator: Any) -> str:
@@ -66,11 +74,12 @@ def _has_probability(estimator: Any) -> bool:
         return False
 
 
+def _refit(name: str, estimator: Any, X: Any, y: NDArray[Any], *, seed: int) -> FittedProbe:
+    return _fit(estimator, name, X, y, folds=(), seed=seed)
+
+
 def _fit(estimator: Any, name: str, X: Any, y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:  # noqa: ARG001
-    fresh = clone(estimator, safe=False)
-    if hasattr(fresh, "get_params"):
-        unseeded = [key for key, value in fresh.get_params().items() if value is None and key.endswith("random_state")]
-        fresh.set_params(**dict.fromkeys(unseeded, seed))
+    fresh = _seeded(clone(estimator, safe=False), seed)
     try:
         fitted = fit_once(fresh, X, y)
     except Exception as error:
@@ -79,4 +88,16 @@ def _fit(estimator: Any, name: str, X: Any, y: NDArray[Any], *, folds: Folds, se
         )
         got = f"{type(error).__name__}: {error}".split("\n")[0][:200]
         raise SpecError(f"probe {name}", f"must be able to fit {what}", got) from error
-    return fitted
+    kept = getattr(fresh, "best_estimator_", fresh)
+    if not is_regression_target(y) and not hasattr(kept, "classes_"):
+        kept.classes_ = np.unique(y)
+    return replace(fitted, estimator=kept)
+
+
+def _seeded(estimator: Any, seed: int) -> Any:
+    """``estimator`` itself, and all that is in it, with ``seed`` where it has none."""
+    inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
+    for part in (estimator, *inside):
+        if getattr(part, "random_state", seed) is None:
+            part.random_state = seed
+    return estimator

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.multioutput import MultiOutputClassifier
 
-from probekit.errors import SpecError
-from probekit.probes.grid_search import fit_once
+from probekit.errors import InputError, SpecError
+from probekit.probes.grid_search import fit_once, is_regression_target
 from probekit.probes.multilabel import fit_columns, refit_columns
 from probekit.probes.result import FittedProbe, Folds
 
@@ -57,9 +57,11 @@ class Probe:
         pairs of row indices; may be empty for probes without hyper-parameters. The same arguments give the same bytes.
 
         Raises SpecError where there are hyper-parameters and no fold to choose by, and for float16, in which
-        scikit-learn would sum and overflow.
+        scikit-learn would sum and overflow; InputError for labels of one class only.
         """
         _check_dtype(X)
+        if not is_regression_target(y) and len(np.unique(y)) < 2:
+            raise InputError("labels of the training rows", "at least two classes", "1")
         return self.fit_function(X, y, folds=folds, seed=seed)
 
     def fit_labels(self, X: Any, Y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:

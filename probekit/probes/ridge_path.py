@@ -37,6 +37,7 @@ def held_out_scores(Z: NDArray[Any], Y: Matrix, folds: Folds, alphas: Sequence[f
     held_by = _held_by(folds, len(Z))
     if held_by is None:
         return None
+    folds = [(train, np.sort(held)) for train, held in folds]  # (in the order in which ``_primal`` answers)
     scaling = scale_folds(Z, folds)
     by_fold = _primal(Z, Y, held_by, scaling, alphas) if Z.shape[1] <= len(Z) else _dual(Z, Y, folds, scaling, alphas)
     scores = np.full((len(alphas), len(folds)), np.nan)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from probekit.probes.grid_search import negative_log_loss, search_grid
+from probekit.probes.grid_search import fit_once, negative_log_loss, search_grid
 from probekit.probes.result import FittedProbe, Folds
 
 K_GRID = (1, 4, 16, 64)
@@ -29,6 +31,8 @@ def fit_sparse_logistic(
 
     The ranking is part of the pipeline: it sees the training rows of each fold alone. ``regularisation`` is k.
     """
+    if not np.ptp(X, axis=0).any():
+        return fit_once(DummyClassifier(), X, y)  # rows that are all alike have no dimension to keep
     ks = [k for k in grid if k <= X.shape[1]]
     candidates = [
         make_pipeline(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from probekit.errors import InputError
 from probekit.metrics import looks_like_entities, name_types, scheme_of, to_iob2
 from probekit.tasks.target import Target, Words, spread
-from probekit.tasks.words import ENTITIES, TAGS
+from probekit.tasks.words import ENTITIES, OUTSIDE, TAGS
 
 MOST_TAGS = 500
 """More are words or lemmas, for which a fit would take days."""
@@ -58,6 +58,8 @@ def read_tags(
         raise InputError(f"column {name!r}", "at least two tags to tell apart", f"only {str(classes[0])!r}")
     if len(classes) > MOST_TAGS:
         raise InputError(f"column {name!r}", f"at most {MOST_TAGS} different tags", f"{len(classes):,}")
+    if task.entities and OUTSIDE not in classes:  # which a word that is not read will be
+        classes = np.append(classes, OUTSIDE)  # (O sorts after B- and I-)
     types = np.array([word for sentence in words for word in sentence], dtype=np.object_)
     unread = np.zeros(len(types), dtype=np.bool_) if unread is None else unread
     words_of = Words(lengths, types, unread)
