@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.report.curves import curves, named_caches
+from probekit.report.facts import titled_curves
 from probekit.report.labels import number
 from probekit.report.layout import GAP, ByWidth, Cells, stacked_tables, width_of
 
@@ -19,13 +19,8 @@ SHORTEST_NAME = 10
 
 def class_tables(classes: pd.DataFrame) -> Iterator[RenderableType]:
     """A title and a rich table per curve: precision, recall, F1 and support of every class at the selected layer."""
-    for curve in curves(classes):
-        first = curve.iloc[0]
-        title = (
-            f"{first['target']} by class: {first['probe']} probe, {first['pooling']} pooling, layer {first['layer']}"
-        )
-        cache = f", cache {first['cache']}" if named_caches(classes) else ""
-        yield ByWidth(partial(_class_table, curve, title + cache))
+    for curve, title in titled_curves(classes, "classes"):
+        yield ByWidth(partial(_class_table, curve, title))
 
 
 def _class_table(curve: pd.DataFrame, title: str, width: int) -> Iterator[RenderableType]:

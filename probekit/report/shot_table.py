@@ -9,22 +9,15 @@ import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.report.curves import curves, named_caches
-from probekit.report.labels import METRIC_LABELS, number
+from probekit.report.facts import titled_curves
+from probekit.report.labels import number
 from probekit.report.layout import ByWidth, Cells, stacked_tables
-
-PER = {"accuracy": "rows of each class", "micro_f1": "rows with each label"}
 
 
 def shot_tables(shots: pd.DataFrame) -> Iterator[RenderableType]:
     """Per curve a title and a rich table: layers down, shots across, mean and standard deviation in the cells."""
-    for curve in curves(shots):
-        first = curve.iloc[0]
-        per = PER.get(first["metric"], "rows")
-        what = METRIC_LABELS[first["metric"]]
-        title = f"{first['target']}: {what} after few {per}, {first['protocol']} protocol, {first['pooling']} pooling"
-        cache = f", {first['model']}, cache {first['cache']}" if named_caches(shots) else ""
-        yield ByWidth(partial(_shot_table, curve, title + cache))
+    for curve, title in titled_curves(shots, "shots"):
+        yield ByWidth(partial(_shot_table, curve, title))
 
 
 def _shot_table(curve: pd.DataFrame, title: str, width: int) -> Iterator[RenderableType]:

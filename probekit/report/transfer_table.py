@@ -9,8 +9,8 @@ import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.report.curves import curves, records
-from probekit.report.labels import METRIC_LABELS, number
+from probekit.report.facts import records, titled_curves
+from probekit.report.labels import number
 from probekit.report.layout import ByWidth, Cells, stacked_tables
 from probekit.spec import Json
 
@@ -21,12 +21,12 @@ SHORTEST_NAME = 10
 
 def transfer_tables(transfer: pd.DataFrame) -> Iterator[RenderableType]:
     """Per target, pooling and probe a title and a rich matrix: fitted on down, tested on across; chosen layers."""
-    for curve in curves(transfer):
-        yield ByWidth(partial(_transfer_table, curve))
+    for curve, title in titled_curves(transfer, "transfer"):
+        yield ByWidth(partial(_transfer_table, curve, title))
 
 
-def _transfer_table(curve: pd.DataFrame, width: int) -> Iterator[RenderableType]:
-    first, chosen = curve.iloc[0], curve[curve["selected"]]
+def _transfer_table(curve: pd.DataFrame, title: str, width: int) -> Iterator[RenderableType]:
+    chosen = curve[curve["selected"]]
     names = [str(name) for name in chosen["trained_on"].unique()]
     beside = [
         Cells("fitted on", names, "left", max(SHORTEST_NAME, width // 3)),
@@ -37,8 +37,7 @@ def _transfer_table(curve: pd.DataFrame, width: int) -> Iterator[RenderableType]
         Cells(str(name), [_cell(row) for row in records(rows)], fold=LONGEST_HEADING)
         for name, rows in chosen.groupby("tested_on", sort=False)
     ]
-    what = f"{METRIC_LABELS[first['metric']]} on each data set"
-    yield Text(f"{first['target']}: {what}, {first['probe']} probe, {first['pooling']} pooling", style="bold")
+    yield Text(title, style="bold")
     yield from stacked_tables(beside, columns, width)
     for row in records(seen):
         rows = f"{row['n_duplicate']:,.0f} of the {row['n_test']:,} test rows of {row['tested_on']}"
