@@ -23,7 +23,7 @@ CURVE = (
 TITLES = {
     "layers": "{target}: {metric} of a {probe}, {pooling}, {model}",
     "classes": "{target} by class: {probe}, {pooling}, layer {layer}",
-    "shots": "{target}: {metric} after few {few}, {protocol} protocol, {pooling}, {model}",
+    "shots": "{target}: {metric} after few {few}, {protocol} protocol, {pooling}",
     "transfer": "{target}: {metric} on each data set, {probe}, {pooling}",
 }
 """Of the curves of each table; the cache is named behind them where there are several."""
@@ -81,7 +81,7 @@ def titled_curves(table: pd.DataFrame, kind: str) -> Iterator[tuple[pd.DataFrame
         first = records(rows)[0]
         metric = first.get("metric")
         few = next((task.few for task in TASKS.values() if task.metric == metric), "")
-        said = first | _parts(first) | {"metric": METRIC_LABELS.get(metric, ""), "few": few}
+        said = first | _parts(first) | {"metric": METRIC_LABELS.get(str(metric), ""), "few": few}
         yield rows, title.format(**said)
 
 
@@ -102,7 +102,6 @@ def _facts(table: pd.DataFrame, title: str, how: str) -> CurveFacts:
     selected = next((row for row in rows if row["selected"]), None)
     task = TASKS[first["task"]]
     against = _against(selected or first, task)
-    leaks = known(first["group"]) and first["n_groups_crossing"] > 0
     return CurveFacts(
         rows=table,
         target=str(first["target"]),
@@ -114,26 +113,21 @@ def _facts(table: pd.DataFrame, title: str, how: str) -> CurveFacts:
         read_as=_read_as(first, task) if WHOLE_NUMBERS in how else "",
         verdict=tuple(verdict(rows, selected, {held.column: held for held in against})),
         against=against,
-        leak=_leak(first) if leaks else "",
+        leak=_leak(first),
         notes=(*(_of_selected(rows, selected, against) if selected else ()), *_of_all(rows)),
     )
 
 
 def _parts(first: Json) -> dict[str, str]:
     of_words = "task" in first and TASKS[first["task"]].of_words
+    group = f"{first['group']} leaking" if first.get("n_groups_crossing") else f"new {first.get('group')}"
     return {
         "cache": f"cache {first.get('cache')}",
         "model": str(first["model"]),
         "pooling": f"{first['pooling']} of subwords" if of_words else f"{first['pooling']} pooling",
         "probe": f"{first['probe']} probe",
-        "group": _group(first.get("group"), first.get("n_groups_crossing")),
+        "group": group if known(first.get("group")) else "no groups",
     }
-
-
-def _group(name: str | None, n_crossing: float | None) -> str:
-    if not known(name):
-        return "no groups"
-    return f"{name} leaking" if n_crossing else f"new {name}"
 
 
 def _read_as(first: Json, task: Task) -> str:
@@ -155,6 +149,8 @@ def _against(row: Json, task: Task) -> tuple[Held, ...]:
 
 
 def _leak(first: Json) -> str:
+    if not (known(first["group"]) and first["n_groups_crossing"]):
+        return ""
     return f"LEAK: {first['n_groups_crossing']:.0f} groups of {first['group']} are in more than one part"
 
 
@@ -195,10 +191,9 @@ def _of_all(rows: Sequence[Json]) -> Iterator[str]:
     first = rows[0]
     classes = f"{first['n_classes']:.0f} classes; " if known(first["n_classes"]) else ""
     unit = TASKS[first["task"]].unit
-    groups = ""
-    if known(first["group"]):
-        apart = f", {first['n_groups_test']:.0f} groups of {first['group']} in the test, none elsewhere"
-        groups = f"; {_leak(first)}" if first["n_groups_crossing"] else apart
+    groups = f"; {_leak(first)}" if _leak(first) else ""
+    if known(first["group"]) and not groups:
+        groups = f", {first['n_groups_test']:.0f} groups of {first['group']} in the test, none elsewhere"
     yield f"{classes}{first['n_train']} train, {first['n_val']} validation, {first['n_test']} test {unit}{groups}"
     if any(row["final_norm"] for row in rows):
         yield "* after the model's final norm"

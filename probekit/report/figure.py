@@ -70,7 +70,7 @@ def _figure(table: pd.DataFrame, title: str) -> Figure:
     named = [name for name in curves[0].parts if any(len({c.parts[name] for c in panel}) > 1 for panel in panels)]
     looks = _looks(curves, named)
     entries = _legend(curves, looks)
-    texts = [wrap(text, LEGEND_CHARACTERS * columns) or [""] for text in entries]
+    texts = [wrap(text, LEGEND_CHARACTERS * columns, break_on_hyphens=False) or [""] for text in entries]
     beside = max(1, LEGEND_CHARACTERS * columns // (max(len(line) for text in texts for line in text) + LEGEND_HANDLE))
     n_lines = len(titles) + ceil(len(entries) / beside) * max(map(len, texts)) + 1
     width, height = PANEL_INCHES

@@ -43,17 +43,14 @@ def _against_baselines(chosen: Json, against: Mapping[str, Held]) -> tuple[str, 
     metric, score, low, high = (chosen[name] for name in ("metric", "score", "ci_low", "ci_high"))
     found = f"{METRIC_LABELS[metric]} {number(score)} at layer {chosen['layer']}"
     interval = f"(95% interval {number(low)} to {number(high)})"
-    held = [against[column] for column in ("baseline", "text_baseline") if column in against]
-    held = [one for one in held if known(one.value)]
-    dummy = against["baseline"].value
-    floor = max(dummy if known(dummy) else 0.0, 0.0) if metric == "r2" else dummy
+    dummy, text = against["baseline"], against.get("text_baseline")
+    held = [one for one in (dummy, text) if one is not None and known(one.value)]
+    floor = max(0.0, dummy.value) if metric == "r2" else dummy.value
     if low <= floor:
         above = "above" if score <= floor else "clearly above"
-        what = "zero, the mean of the test rows themselves"
-        if floor == dummy:
-            what = f"{_the(against['baseline'])}, {number(floor)}"
+        zero = "zero, the mean of the test rows themselves"
+        what = f"{_the(dummy)}, {number(floor)}" if floor == dummy.value else zero
         return f"Nothing readable here: {found} {interval} is not {above} {what}.", False
-    text = against.get("text_baseline")
     if text is not None and low <= text.value:
         verb = "Worse than" if text.value > high else "The same, as far as the test rows tell, as"
         return f"{verb} {_the(text)}: {found} {interval}, against {number(text.value)}.", True
