@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from probekit.layers import layer_range
 from probekit.report.labels import LEVEL, METRIC_LABELS, known, number
 from probekit.spec import Json
@@ -45,7 +47,7 @@ def _against_baselines(chosen: Json, against: Mapping[str, Held]) -> tuple[str, 
     interval = f"(95% interval {number(low)} to {number(high)})"
     dummy, text = against["baseline"], against.get("text_baseline")
     held = [one for one in (dummy, text) if one is not None and known(one.value)]
-    floor = max(0.0, dummy.value) if metric == "r2" else dummy.value
+    floor = float(np.fmax(dummy.value, 0.0)) if metric == "r2" else dummy.value
     if low <= floor:
         above = "above" if score <= floor else "clearly above"
         zero = "zero, the mean of the test rows themselves"

@@ -142,3 +142,8 @@ def test_without_a_score_or_a_choice():
         "Nothing can be said: layer 1 has no test score or no interval."
     ]
     assert verdict(curve([0.6, 0.7], selected=False)) == ["No layer has a validation score, so none is selected."]
+
+
+def test_without_a_baseline_r2_has_to_be_above_zero():
+    said = verdict(curve([0.0, 0.02], metric="r2", baseline=np.nan))[0]
+    assert said.endswith("is not clearly above zero, the mean of the test rows themselves.")
