@@ -120,7 +120,7 @@ def _facts(table: pd.DataFrame, title: str, how: str) -> CurveFacts:
 
 def _parts(first: Json) -> dict[str, str]:
     of_words = "task" in first and TASKS[first["task"]].of_words
-    group = f"{first['group']} leaking" if first.get("n_groups_crossing") else f"new {first.get('group')}"
+    group = f"{first['group']} leaking" if _leak(first) else f"new {first.get('group')}"
     return {
         "cache": f"cache {first.get('cache')}",
         "model": str(first["model"]),
@@ -149,7 +149,7 @@ def _against(row: Json, task: Task) -> tuple[Held, ...]:
 
 
 def _leak(first: Json) -> str:
-    if not (known(first["group"]) and first["n_groups_crossing"]):
+    if not (known(first.get("group")) and first["n_groups_crossing"] > 0):
         return ""
     return f"LEAK: {first['n_groups_crossing']:.0f} groups of {first['group']} are in more than one part"
 
