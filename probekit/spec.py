@@ -138,9 +138,6 @@ SITES = ("block", "attention", "mlp")
 LAST_LAYERS = ("normed", "raw", "both")
 """The deepest layer: after the model's final norm, before it, or both as two layers."""
 
-OF_WORDS = ("tags", "entities")
-"""Tasks with a tag for each word: rows are sentences, and other things are held against the scores."""
-
 PLACE = "{text}"
 """Where a prompt has the text."""
 

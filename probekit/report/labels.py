@@ -1,23 +1,13 @@
-"""How metrics, numbers and what they are held against are called on a terminal and in a picture."""
+"""How metrics and numbers are written for people."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import pandas as pd
 
 METRIC_LABELS = {"accuracy": "accuracy", "r2": "R²", "micro_f1": "micro F1", "entity_f1": "entity F1"}
-
-TRIVIAL = {
-    "classification": "majority class",
-    "regression": "mean",
-    "multilabel": "labels of most rows",
-    "tags": "commonest tag",
-    "entities": "commonest tag",
-}
-"""What the trivial baseline answers, by task."""
-
-WORDS_ALONE = "words alone (TF-IDF)"
-LOOKED_UP = "each word looked up"
-"""The text baseline: of texts, of words."""
 
 LOWEST_R2 = -1.0
 """So far below zero there is nothing to read off: pictures and bars end here."""
@@ -37,3 +27,8 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     return f"{value:.3f}" if abs(value) < MOST_DECIMALS else f"{value:.3g}"
+
+
+def known(value: Any) -> bool:
+    """Whether a cell of a table holds something."""
+    return bool(pd.notna(value))

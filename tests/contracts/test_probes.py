@@ -8,7 +8,6 @@ from dataclasses import replace
 import joblib
 import numpy as np
 import pytest
-from probekit.evaluate.workers import workers
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -20,6 +19,7 @@ from sklearn.svm import LinearSVC
 
 from probekit.errors import InputError, ProbekitError, SpecError
 from probekit.evaluate.config import ProbeConfig, StateSource
+from probekit.evaluate.executor import workers
 from probekit.evaluate.run import evaluate
 from probekit.probes import as_probe, as_probes
 from probekit.saved import card_path, load_probe, save_probe

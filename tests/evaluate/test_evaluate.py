@@ -158,7 +158,7 @@ def test_groups_stay_together_and_widen_the_interval():
 
 def test_a_split_that_leaks_says_so_in_the_table_the_terminal_and_the_picture():
     from probekit.report import layer_tables
-    from probekit.report.figure import _groups
+    from probekit.report.facts import layer_facts
 
     states, labels = made_up(n=150)
     group = Column("doc", np.array([f"d{i % 10}" for i in range(150)], dtype=object))
@@ -175,8 +175,8 @@ def test_a_split_that_leaks_says_so_in_the_table_the_terminal_and_the_picture():
         shown[name] = console.file.getvalue()
     assert "LEAK: 10 groups of doc are in more than one part" in shown["leaking"]
     assert "2 groups of doc in the test, none elsewhere" in shown["clean"]
-    assert _groups(leaking.iloc[0], ["group"]) == ["doc leaking"]
-    assert _groups(clean.iloc[0], ["group"]) == ["new doc"]
+    assert layer_facts(leaking)[0].parts["group"] == "doc leaking"
+    assert layer_facts(clean)[0].parts["group"] == "new doc"
 
 
 def test_seeds_that_change_nothing_and_the_worst_of_several_splits():

@@ -86,14 +86,14 @@ def test_the_same_table_gives_the_same_bytes(tmp_path, kind):
 
 
 def test_a_legend_entry_for_each_curve_says_only_what_differs():
-    assert entries(drawn(two_caches())[0])[:2] == ["reviews", PROMPTED]
+    assert entries(drawn(two_caches())[0])[:2] == ["cache reviews", f"cache {PROMPTED}"]
     assert entries(drawn(TABLES["one cache"])[0]) == [
         *("logistic probe", "best on validation", "95% interval", "majority class", "words alone (TF-IDF)")
     ]
     of_twelve = entries(drawn(twelve())[0])[:12]
     assert len(set(of_twelve)) == 12
-    assert of_twelve[0] == "reviews, last, logistic"
-    assert of_twelve[7] == f"{PROMPTED}, mean_skip_first, mass-mean-iid"
+    assert of_twelve[0] == "cache reviews, last pooling, logistic probe"
+    assert of_twelve[7] == f"cache {PROMPTED}, mean_skip_first pooling, mass-mean-iid probe"
 
 
 def test_each_cache_has_its_own_line_and_ring():
@@ -137,4 +137,4 @@ def test_the_interval_of_a_single_layer_is_visible():
 def test_names_are_no_formulas():
     figure, _ = drawn(TABLES["no formulas"])
     assert figure.get_suptitle() == r"org/m; $\nope{$"
-    assert entries(figure)[:2] == [r"$\nope{$", "_b"]
+    assert entries(figure)[:2] == [r"cache $\nope{$", "cache _b"]

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from probekit.report.verdict import verdict
+from probekit.report.facts import layer_facts
 from tests.report.made_up import curve
+
+
+def verdict(table):
+    (facts,) = layer_facts(table)
+    return list(facts.verdict)
+
 
 BETTER = (
     "Better than the majority class and the words alone (TF-IDF): accuracy 0.830 at layer 2 (95% interval 0.800 to "
@@ -94,7 +100,7 @@ def test_the_end_of_the_interval_decides_and_not_the_score():
 @pytest.mark.parametrize(
     ("columns", "sentences"),
     [
-        ({"random_model": 0.81}, ["No better than the same layer of the model with random weights: 0.810."]),
+        ({"random_model": 0.81}, ["No better than the same layer with random weights: 0.810."]),
         ({"random_model": 0.7}, []),
         ({"length_baseline": 0.85}, ["No better than the length alone: 0.850."]),
         ({"p_vs_best": [0.3, 0.01, np.nan]}, ["Not clearly better than layer 0, the embeddings: 0.600 there."]),
@@ -136,3 +142,8 @@ def test_without_a_score_or_a_choice():
         "Nothing can be said: layer 1 has no test score or no interval."
     ]
     assert verdict(curve([0.6, 0.7], selected=False)) == ["No layer has a validation score, so none is selected."]
+
+
+def test_without_a_baseline_r2_has_to_be_above_zero():
+    said = verdict(curve([0.0, 0.02], metric="r2", baseline=np.nan))[0]
+    assert said.endswith("is not clearly above zero, the mean of the test rows themselves.")
