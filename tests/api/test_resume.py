@@ -29,7 +29,7 @@ def small_windows():
     """Many windows for little data. Patched by hand, since it must hold in child processes too."""
     from probekit.extraction import plan
 
-    plan.make_plan.__kwdefaults__["window_rows"] = WINDOW
+    plan.cut_windows.__kwdefaults__["window_rows"] = WINDOW
 
 
 class Killed(Silent):
@@ -59,7 +59,7 @@ def extract_killed(model: Path, data: Path, out: Path, reports: int | None = Non
 def windows(monkeypatch):
     from probekit.extraction import plan
 
-    monkeypatch.setitem(plan.make_plan.__kwdefaults__, "window_rows", WINDOW)
+    monkeypatch.setitem(plan.cut_windows.__kwdefaults__, "window_rows", WINDOW)
 
 
 @pytest.fixture(scope="module")
