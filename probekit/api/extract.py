@@ -91,7 +91,7 @@ def extract(
         StaleCacheError: ``out`` was made from something else. DiskError: there is no room.
         NonFiniteError: a hidden state is NaN or infinite (unless ``allow_nonfinite``) or does not fit ``store_dtype``.
     """
-    asked = locals().copy()
+    asked = locals().copy()  # the arguments, before anything else has a name
     job, run = _job(model, data, asked)
     return run_job(job, out, options=run, listener=listener or Silent())
 
@@ -111,7 +111,7 @@ def estimate(model: str | os.PathLike[str], data: Any, *, listener: Listener | N
 
 def _job(model: str | os.PathLike[str], data: Any, asked: Mapping[str, Any]) -> tuple[Job, RunOptions]:
     """What is to be done, and how, by the arguments of ``extract``: those called as a field is are that field."""
-    check_choice("tokens", asked["token_dtype"], option="--token-dtype")
+    check_choice("store_dtype", asked["token_dtype"], option="--token-dtype")
     given: Json = {
         **asked,
         "poolings": names(asked["pooling"], "pooling") or None,

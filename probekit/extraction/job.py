@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probekit.errors import CacheError, SpecError
-from probekit.extraction.request import Job, check_request, found_cache, known_spec
+from probekit.extraction.request import Job, found_cache, known_spec
 from probekit.inputs import read_examples
 from probekit.layers import LayerChoice
 from probekit.models.source import locate
@@ -38,8 +38,7 @@ def make_job(
     spec: ReadSpec,
     layers: LayerChoice,
 ) -> Job:
-    """Check what is asked, read the data and find the model; ``data``: as for ``read_examples``."""
-    check_request(spec)
+    """Read the data and find the model; ``data``: as for ``read_examples``, ``spec``: checked by ``check_request``."""
     found = read_examples(data, text=text, split=split, id_column=id_column)
     examples = _with_words(found, store_text=spec.store_text)
     source = locate(os.fspath(model), revision=revision)

@@ -67,7 +67,7 @@ def check_choice(name: str, value: str, *, option: str = "") -> None:
     """Raise SpecError for a word that a field of ``ReadSpec`` can't be; ``option``: if it is not called so."""
     allowed = FIELDS[name].allowed
     if not allowed.fits(value):
-        raise SpecError(f"{option or '--' + name.replace('_', '-')} {value}", allowed.allowed.removesuffix(", or null"))
+        raise SpecError(f"{option or '--' + name.replace('_', '-')} {value}", allowed.allowed)
 
 
 def _check_stride(spec: ReadSpec) -> None:

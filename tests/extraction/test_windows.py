@@ -50,7 +50,7 @@ def window_rows(monkeypatch):
     from probekit.extraction import plan
 
     def to(n):
-        monkeypatch.setitem(plan.make_plan.__kwdefaults__, "window_rows", n)
+        monkeypatch.setitem(plan.cut_windows.__kwdefaults__, "window_rows", n)
 
     return to
 
