@@ -81,7 +81,7 @@ def save_probe(path: Path, estimator: BaseEstimator, card: Json) -> None:
     between the two leaves a probe without its card, or with the card of the one before it, and ``load_probe`` refuses
     both, since the card has the SHA-256 of its probe.
 
-    Raises SpecError for an estimator that ``load_probe`` would not read; then nothing is written.
+    Raises SpecError for an estimator with types that ``load_probe`` would refuse; then nothing is written.
     """
     _write(path, _dumped(estimator, f"probe {card.get('probe', path.stem)}"), card)
 
@@ -156,12 +156,8 @@ def _dumped(estimator: BaseEstimator, source: str) -> bytes:
     try:
         data = bytes(skops.io.dumps(estimator))
         unknown = _untrusted(data)
-        if not unknown:
-            skops.io.loads(data, trusted=list(TRUSTED))
     except Exception as error:
-        raise SpecError(
-            source, "can't be saved: skops must be able to write it and to read it", _reason(error)
-        ) from error
+        raise SpecError(source, "can't be saved: skops must be able to write it", _reason(error)) from error
     if unknown:
         raise SpecError(source, "can't be saved: skops must know all its types as harmless", ", ".join(unknown))
     return data

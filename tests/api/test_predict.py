@@ -132,22 +132,6 @@ def test_foreign_types_pickles_and_garbage_are_refused(tmp_path):
             load_probe(path)
 
 
-def test_every_probe_can_be_saved_and_read_back(tmp_path):
-    from probekit.probes import PROBES, as_probe
-    from probekit.splits import inner_folds
-
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((60, 8)).astype(np.float32)
-    y = {"classification": np.array(["a", "b"])[(X[:, 0] > 0).astype(int)], "regression": X[:, 0].astype(float)}
-    for name, kind in PROBES.items():
-        for task in kind.tasks:
-            folds = inner_folds(y[task], stratify=task == "classification", groups=None, seed=0, n_folds=3)
-            estimator = as_probe(name).fit(X, y[task], folds=folds, seed=0).estimator
-            path = tmp_path / f"{name}-{task}.skops"
-            save_probe(path, estimator, {})
-            np.testing.assert_array_equal(load_probe(path).estimator.predict(X), estimator.predict(X))
-
-
 def test_command_line(fitted, tiny_model, tmp_path, capsys, monkeypatch):
     _, _, paths = fitted
     path = next(p for p in paths if "-label-mean-" in p.name)

@@ -105,15 +105,6 @@ def test_dtypes(dtype: Any) -> None:
     assert fitted.cv_score == pytest.approx(plain.cv_score, abs=0.002)
 
 
-@pytest.mark.parametrize("names", [["a", "bb", "c"], [7, -3, 900], [False, True]])
-def test_label_types(names: list[Any]) -> None:
-    X, codes = rows(300, 20, len(names))
-    y = np.array(names)[codes]
-    fitted = fit_logistic(X, y, folds=cv(X, y), seed=0)
-    assert set(fitted.estimator.predict(X)) <= set(names)
-    assert fitted.estimator.score(X, y) > 0.5
-
-
 def test_constant_column() -> None:
     X, y = rows(400, 20, 2)
     X[:, 3], X[:, 5] = 0.1, 0

@@ -75,7 +75,7 @@ def test_real_texts_have_the_features_of_a_vectorizer_that_reads_them(real_texts
 
 @pytest.fixture
 def real_texts():
-    path = Path(__file__).parent.parent.parent / "shared" / "data" / "sst2" / "train.tsv"
+    path = Path(__file__).parents[3] / "shared" / "data" / "sst2" / "train.tsv"
     if not path.exists():
         pytest.skip("no SST-2 beside the checkout")
     return [line.split("\t")[0] for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]

@@ -66,7 +66,8 @@ def windows(monkeypatch):
 def spawner():
     """Children forked from a server that has loaded torch but never run it: a tenth of a second each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.api.test_resume", "probekit.extraction.reader", *WARM])
+
+    context.set_forkserver_preload(["tests.extraction.test_resume", "probekit.extraction.reader", *WARM])
     return context
 
 
