@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from probekit.arguments import names
 from probekit.extraction.job import make_job, run_job
 from probekit.extraction.request import Job, check_choice, check_request
-from probekit.inputs import texts_or_sources
+from probekit.inputs.memory import texts_or_sources
 from probekit.layers import layer_choice
 from probekit.readspec import ReadSpec, RunOptions
 from probekit.spec import Json, Listener, Silent

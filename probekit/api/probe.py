@@ -11,9 +11,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import version
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from probekit.arguments import check_counts, names, whole
 from probekit.errors import CacheError, SpecError
@@ -24,10 +22,12 @@ from probekit.evaluate.names import cache_names
 from probekit.evaluate.plan import ProbeOptions, ProbePlan, plan_domains, prepare, task_of
 from probekit.evaluate.transfer import Domain, transfer_warnings
 from probekit.evaluate.transfer import transfer as fit_transfer
-from probekit.extraction.random_model import random_model_job, run_random_model
 from probekit.readspec import check_made
 from probekit.spec import Evaluation, Json, Listener, Result, Silent
 from probekit.store import Cache, open_cache
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CacheLike = Cache | str | os.PathLike[str]
 
@@ -223,6 +223,8 @@ def run_probes(
             if layers:
                 pairs = zip(opened, plans, strict=True)
                 done = [(cache, found) for cache, one in pairs for found in one.evaluate(pool, listener)]
+                import pandas as pd
+
                 of_layers = pd.concat([found.table for _, found in done], ignore_index=True)
                 classes = pd.concat([found.classes for _, found in done], ignore_index=True)
                 tables = {"layers": of_layers, "classes": classes, **tables}
@@ -248,6 +250,8 @@ def _random_caches(
     listener: Listener,
 ) -> Iterator[list[Cache]]:
     """For each of ``caches`` that of its model with random weights, made where it is not there."""
+    from probekit.extraction.random_model import random_model_job, run_random_model
+
     jobs = [random_model_job(cache, models) for cache in caches]
     paths = []
     for cache, job in zip(caches, jobs, strict=True):
@@ -258,6 +262,8 @@ def _random_caches(
 
 
 def _few_shots(plans: Sequence[ProbePlan], shots: Shots, executor: Executor | None, listener: Listener) -> pd.DataFrame:
+    import pandas as pd
+
     draw = partial(few_shots, shots=shots, executor=executor, listener=listener)
     found = [draw(one.sources, one.targets, one.config, origin=one.origin) for one in plans]
     return pd.concat(found, ignore_index=True)
@@ -266,6 +272,8 @@ def _few_shots(plans: Sequence[ProbePlan], shots: Shots, executor: Executor | No
 def _transfer(
     domains: Sequence[Sequence[Domain]], model: str, executor: Executor | None, listener: Listener
 ) -> pd.DataFrame:
+    import pandas as pd
+
     found = [fit_transfer(one, model=model, executor=executor, listener=listener) for one in domains]
     return pd.concat(found, ignore_index=True)
 

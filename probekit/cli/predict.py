@@ -95,7 +95,7 @@ def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[
     if given:
         return [str(i + 1) for i in range(len(given))], given, None
     from probekit.errors import InputError
-    from probekit.inputs import read_examples
+    from probekit.inputs.read import read_examples
 
     try:
         examples = read_examples(data, text=column, blank_texts=True)

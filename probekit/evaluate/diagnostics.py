@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from probekit.evaluate.config import StateSource
 from probekit.evaluate.geometry import effective_rank, linear_cka, mean_pair_cosine, top_dimension_share
 from probekit.spec import HEALTH_COLUMNS, Listener, Silent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_ROWS = 4096
 N_PAIRS = 2000
@@ -37,6 +39,8 @@ def feature_health(sources: Sequence[StateSource], *, seed: int = 0, listener: L
         for row in _of_source(source, seed):
             rows.append(row)
             listener.advance(len(rows))
+    import pandas as pd
+
     return pd.DataFrame(rows, columns=list(HEALTH_COLUMNS))
 
 

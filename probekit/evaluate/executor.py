@@ -50,7 +50,7 @@ class Counter:
 def run_units(
     executor: Executor | None, function: Callable[[Any, Any], Result], shared: Any, items: Sequence[Any]
 ) -> Generator[Result, None, None]:
-    """``function(shared, item)`` of every item, in the order of ``items``.
+    """``function(shared, item)`` of every item, in the order of ``items``; an executor begins before they are read.
 
     ``shared`` is what all units need, however large: without an executor, and by threads, it is used as it is; to
     processes it goes once each, through a private file that is removed at the end. ``function``, ``items`` and results
@@ -63,31 +63,44 @@ def run_units(
     ``client.scatter(shared, broadcast=True)``, whose future is then the first argument of every call.
     """
     if executor is None:
-        for item in items:
-            yield function(shared, item)
-    elif isinstance(executor, ThreadPoolExecutor):
-        yield from _in_order(executor, partial(function, shared), items)
-    else:
-        from joblib.externals.loky.backend.reduction import dump  # takes along what stands in the user's own script
+        return (function(shared, item) for item in items)
+    if isinstance(executor, ThreadPoolExecutor):
+        return _results(executor, partial(function, shared), items)
+    from joblib.externals.loky.backend.reduction import dump  # takes along what stands in the user's own script
 
-        with TemporaryDirectory(prefix="probekit-", ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / "shared"
-            with path.open("wb") as file:
-                dump(shared, file, protocol=pickle.HIGHEST_PROTOCOL)
-            yield from _in_order(executor, partial(_with_shared, function, str(path)), items)
+    folder = TemporaryDirectory(prefix="probekit-", ignore_cleanup_errors=True)
+    path = Path(folder.name) / "shared"
+    with path.open("wb") as file:
+        dump(shared, file, protocol=pickle.HIGHEST_PROTOCOL)
+    return _results(executor, partial(_with_shared, function, str(path)), items, folder)
+
+
+def _results(
+    executor: Executor,
+    function: Callable[[Any], Result],
+    items: Sequence[Any],
+    folder: TemporaryDirectory[str] | None = None,
+) -> Generator[Result, None, None]:
+    """What the units give, in order; all begin at once, and ``folder`` is removed at the end, whatever that is."""
+    found = _in_order(executor, function, items, folder)
+    next(found)
+    return found
 
 
 def _in_order(
-    executor: Executor, function: Callable[[Any], Result], items: Sequence[Any]
-) -> Generator[Result, None, None]:
-    futures: list[Future[Result]] = []
+    executor: Executor, function: Callable[[Any], Any], items: Sequence[Any], folder: TemporaryDirectory[str] | None
+) -> Generator[Any, None, None]:
+    futures: list[Future[Any]] = []
     try:
         futures += (executor.submit(function, item) for item in items)
+        yield  # all have begun
         for future in futures:
             yield future.result()
     finally:
         for future in futures:
             future.cancel()
+        if folder is not None:
+            folder.cleanup()
 
 
 def _with_shared(function: Callable[[Any, Any], Result], path: str, item: Any) -> Result:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -28,6 +27,9 @@ from probekit.probes.grid_search import fit_once
 from probekit.spec import SHOT_COLUMNS, Json, Listener, Silent
 from probekit.splits import Split, own_parts
 from probekit.tasks import Target
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MTEB_SEED = 42
 
@@ -88,6 +90,8 @@ def few_shots(
             for k in shots.shots:
                 of_shots = [i for i in of_target if fits[i].role == str(k)]
                 rows.append(curve | _summary(k, [outcomes.outcomes[i].score for i in of_shots]))
+    import pandas as pd
+
     return pd.DataFrame(rows, columns=list(SHOT_COLUMNS))
 
 

@@ -68,7 +68,10 @@ def evaluate(
     units: list[Where] = [(len(places) + i, 0) for i in range(len(more))]  # first: a few of them can take longest
     units += [(s, layer) for s, source in enumerate(sources) for layer in source.layers]
     listener.stage("probing", total=len(units), unit="fits")
-    done: list[LayerOutcomes] = Counter(listener)(run_units(executor, fit_layer, [*places, *more], units))
+    results = run_units(executor, fit_layer, [*places, *more], units)
+    import pandas  # noqa: F401  (while the workers fit: the table needs it, and its import takes long)
+
+    done: list[LayerOutcomes] = Counter(listener)(results)
     at = dict(zip(units, done, strict=True))
     baselines: dict[Key, Outcome] = {}
     for i, place in enumerate(more):

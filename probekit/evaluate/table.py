@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from probekit.evaluate.fit import Fit, Kept, Outcome, Refit
@@ -16,6 +15,9 @@ from probekit.metrics.bootstrap import N_DRAWS
 from probekit.spec import CLASS_COLUMNS, TABLE_COLUMNS, ChosenProbe, Evaluation, Json
 from probekit.splits import Column
 from probekit.tasks import Task
+
+if TYPE_CHECKING:
+    pass
 
 SINK_COSINE = 0.98
 """Mean pooling beyond it: what all texts share, an attention sink, hides what they don't."""
@@ -94,6 +96,8 @@ def build_table(
 
     ``kept``: for each curve its refitted probe, or None where the one that was scored is kept.
     """
+    import pandas as pd
+
     rows: list[dict[str, Any]] = []
     warnings: list[str] = []
     choices, chosen, classes = [], [], []

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from probekit.errors import InputError
 from probekit.evaluate.config import ProbeConfig, StateSource
@@ -21,6 +20,9 @@ from probekit.metrics import bootstrap_terms, interval
 from probekit.spec import TRANSFER_COLUMNS, Listener, Silent
 from probekit.tasks import Target
 from probekit.tasks.task import Codes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def transfer(
                 for b in range(len(domains)):
                     of_pair = _pair(domains, fits, [o.elsewhere[b] for o in outcomes], a=a, b=b, which=which)
                     rows.append(of_layer | of_pair | {"n_duplicate": n_duplicate[a, b]})
+    import pandas as pd
+
     return pd.DataFrame(rows, columns=list(TRANSFER_COLUMNS))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from probekit.errors import CacheError, SpecError
 from probekit.extraction.request import Job, found_cache, known_spec
-from probekit.inputs import read_examples
+from probekit.inputs.read import read_examples
 from probekit.layers import LayerChoice
 from probekit.models.source import locate
 from probekit.readspec import ReadSpec, RunOptions

@@ -1,8 +1,1 @@
 """Labelled texts from local files, from datasets of the Hugging Face hub, and from memory."""
-
-from __future__ import annotations
-
-from probekit.inputs.memory import texts_or_sources
-from probekit.inputs.read import examples_from_dataset_dict, read_examples
-
-__all__ = ["examples_from_dataset_dict", "read_examples", "texts_or_sources"]

@@ -20,7 +20,7 @@ from probekit.cli import run
 from probekit.errors import InputError, SpecError
 from probekit.evaluate.plan import ProbeOptions
 from probekit.extraction.reader import read_words
-from probekit.inputs import read_examples
+from probekit.inputs.read import read_examples
 from probekit.models import locate
 from probekit.readspec import RunOptions
 from probekit.saved import card_path, load_probe, save

@@ -16,7 +16,7 @@ from probekit.cli import run
 from probekit.errors import InputError, SpecError, StaleCacheError
 from probekit.evaluate.plan import ProbeOptions
 from probekit.extraction.spans import character_spans
-from probekit.inputs import read_examples
+from probekit.inputs.read import read_examples
 from probekit.saved import save
 from tests.numpy_poolings import NUMPY_POOLINGS
 from tests.packaged import minilm

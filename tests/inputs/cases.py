@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import ProbekitError
-from probekit.inputs import read_examples
+from probekit.inputs.read import read_examples
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probekit.inputs import read_examples
+from probekit.inputs.read import read_examples
 from tests.inputs.cases import DATA, error_of, write
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probekit.inputs import read_examples
+from probekit.inputs.read import read_examples
 from tests.inputs.cases import error_of, write
 
 NASTY = st.text(st.sampled_from("a\"',;\t\n\r é\u2028\x1c\x0b😀NUL\\"), max_size=12) | st.text(

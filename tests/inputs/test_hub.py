@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from probekit.errors import InputError, SpecError
-from probekit.inputs import examples_from_dataset_dict
 from probekit.inputs.hub import load_hub
+from probekit.inputs.read import examples_from_dataset_dict
 from probekit.inputs.sources import HubId
 from tests.inputs.cases import write
 
@@ -150,7 +150,7 @@ def test_loading_scripts_are_not_run(here, config, suffix):
 
 def test_offline_is_one_clear_line(tmp_path):
     code = (
-        "from probekit.errors import InputError\nfrom probekit.inputs import read_examples\n"
+        "from probekit.errors import InputError\nfrom probekit.inputs.read import read_examples\n"
         "try: read_examples(['no-such/dataset'])\nexcept InputError as error: print(error)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -164,7 +164,7 @@ def test_offline_is_one_clear_line(tmp_path):
 def test_neither_torch_nor_datasets_is_loaded_for_files(tmp_path):
     path = write(tmp_path, "a.csv", "text\na\n")
     code = (
-        f"import sys\nfrom probekit.inputs import read_examples\nread_examples([{str(path)!r}])\n"
+        f"import sys\nfrom probekit.inputs.read import read_examples\nread_examples([{str(path)!r}])\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'h5py', 'typer'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from probekit.errors import InputError
-from probekit.inputs import examples_from_dataset_dict, read_examples
+from probekit.inputs.read import examples_from_dataset_dict, read_examples
 from tests.inputs.cases import error_of, write
 
 TAGGED = {"tokens": ["New", "York"], "ner_tags": ["B-loc", "I-loc"]}

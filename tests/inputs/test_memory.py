@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from probekit.errors import ProbekitError
-from probekit.inputs import read_examples, texts_or_sources
+from probekit.inputs.memory import texts_or_sources
+from probekit.inputs.read import read_examples
 from probekit.store import columns_digest, text_digest
 from tests.inputs.cases import write
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from probekit.inputs import read_examples
+from probekit.inputs.read import read_examples
 from tests.inputs.cases import error_of, write
 
 

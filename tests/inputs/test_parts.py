@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.inputs import examples_from_dataset_dict, read_examples
 from probekit.inputs.parts import part_named
+from probekit.inputs.read import examples_from_dataset_dict, read_examples
 from tests.inputs.cases import error_of, write
 
 datasets = pytest.importorskip("datasets")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from probekit.inputs import read_examples
 from probekit.inputs.quoting import read_quoted
+from probekit.inputs.read import read_examples
 from tests.inputs.cases import DATA, write
 
 TEXT = st.text(st.sampled_from('ab "\t\n,1'), min_size=1, max_size=8).filter(str.strip)

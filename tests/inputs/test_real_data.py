@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from probekit.inputs import read_examples
+from probekit.inputs.read import read_examples
 from tests.inputs.cases import DATA, needs_data
 
 pytestmark = needs_data
