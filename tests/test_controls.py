@@ -12,13 +12,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from probekit.errors import InputError
 from probekit.evaluate.controls import (
-    MAX_WORDS,
     majority_class,
     mean_value,
     shuffled_labels,
     tfidf_features,
     word_counts,
 )
+from probekit.probes.text import MAX_WORDS
 
 
 def test_majority_and_mean():
