@@ -54,9 +54,17 @@ def word_counts(texts: Sequence[str]) -> csr_matrix:
     first = np.flatnonzero(rows[:-1] == rows[1:])  # of a pair
     # A space sorts before all that words are made of: "a" comes before "a b", and that before "ab".
     terms = np.concatenate([ids * (len(words) + 1), ids[first] * (len(words) + 1) + ids[first + 1] + 1])
-    known, columns = np.unique(terms, return_inverse=True)
-    entries = (np.ones(len(terms), dtype=np.float32), (np.concatenate([rows, rows[first]]), columns))
-    return csr_matrix(entries, shape=(len(texts), len(known)))
+    rows = np.concatenate([rows, rows[first]])
+    order = np.argsort(rows, kind="stable")  # a text's words, then its pairs
+    _, begins, columns = np.unique(terms[order], return_index=True, return_inverse=True)
+    # The columns of a row stand in the order in which they first occurred in all texts, as CountVectorizer has them:
+    # sums of float32 depend on it, and so do the predictions for texts that are hard to tell.
+    by_first = np.argsort(begins)
+    seen = np.argsort(by_first)[columns]
+    shape = (len(texts), len(begins))
+    counts = csr_matrix((np.ones(len(terms), dtype=np.float32), (rows[order], seen)), shape=shape)
+    indices = by_first[counts.indices].astype(counts.indices.dtype)
+    return csr_matrix((counts.data, indices, counts.indptr), shape=shape)
 
 
 def length_features(n_tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from probekit.errors import InputError
 from probekit.evaluate.controls import (
+    WORD,
     shuffled_labels,
     word_counts,
 )
@@ -148,3 +149,21 @@ def test_punctuation_is_no_part_of_a_word():
     X = of_texts(['"Film."', "film", "a film!"], np.arange(3)).toarray()
     shared = X @ X.T
     assert (shared > 0.01).all(), shared
+
+
+def test_counts_are_those_of_scikit_learn_in_its_order():
+    texts = [
+        "b a, b a\tc",
+        "",
+        "  ",
+        "A b ab a_b \u00e9t\u00e9 \u65e5\u672c \x01 a",
+        "a!b ?",
+        "b a " * 3,
+        "\U0001f600 \x7f~ ~~",
+    ]
+    expected = CountVectorizer(ngram_range=(1, 2), token_pattern=WORD, dtype=np.float32).fit_transform(texts)
+    found = word_counts(texts)
+    assert found.shape == expected.shape
+    for part in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
+        assert getattr(found, part).dtype == getattr(expected, part).dtype
