@@ -8,22 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from sklearn.base import BaseEstimator, clone
-from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from probekit.evaluate.config import ProbeConfig
-from probekit.evaluate.controls import MAX_WORDS, length_features, tfidf_features, word_counts
+from probekit.evaluate.controls import length_features, word_counts
 from probekit.evaluate.fit import Fit, Key, Place
 from probekit.evaluate.states import FixedRows
 from probekit.probes import PROBES, FittedProbe, Folds, Probe
-from probekit.probes.grid_search import fit_once, mean_over_folds, negative_log_loss, quiet_fit, r_squared
+from probekit.probes.grid_search import fit_once
+from probekit.probes.text import fit_text
 from probekit.tasks.lookup import LookUp
-
-C_GRID = (0.1, 1.0, 10.0, 100.0, 1000.0)
-ALPHA_GRID = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""For rows of length 1, as TF-IDF gives them, without standardising (which would make them dense)."""
 
 
 def text_key(fit: Fit) -> Key:
@@ -68,49 +61,9 @@ def _of_score(fit: Fit, probe: Probe, role: str) -> Fit:
     return replace(fit, probe=probe, role=role, parts=("test",), whole=False, control=None, viterbi=False, mdl=False)
 
 
-class _TextProbe(BaseEstimator):  # type: ignore[misc]
-    """A regression on the TF-IDF of rows of counts."""
-
-    def __init__(self, known: NDArray[np.int64], tfidf: TfidfTransformer, model: BaseEstimator) -> None:
-        self.known, self.tfidf, self.model = known, tfidf, model
-        self.classes_ = getattr(model, "classes_", None)
-
-    def predict(self, X: csr_matrix) -> NDArray[Any]:
-        """(n,) labels of rows of counts."""
-        return np.asarray(self.model.predict(self.tfidf.transform(X[:, self.known])))
-
-
-def _fit_text(X: csr_matrix, y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:  # noqa: ARG001
-    """Logistic or ridge regression, its hyper-parameter chosen by the folds; vocabulary and weights learnt in each."""
-    numbers = y.dtype.kind == "f"
-    candidates = (
-        [Ridge(alpha=alpha) for alpha in ALPHA_GRID]
-        if numbers
-        else [LogisticRegression(C=C, max_iter=1000) for C in C_GRID]
-    )
-    score = r_squared if numbers else negative_log_loss
-    found = []
-    for a, b in folds:
-        if numbers or len(np.unique(y[a])) > 1:
-            features = tfidf_features(X, a)
-            fitted = [clone(candidate) for candidate in candidates]
-            for model in fitted:
-                quiet_fit(model, features[a], y[a])
-            found.append([score(model, features[b], y[b]) for model in fitted])
-    best = candidates[int(np.argmax(mean_over_folds("text", np.array(found).T)))] if found else candidates[0]
-    total = np.asarray(X.sum(axis=0)).ravel()
-    known = np.flatnonzero(total)
-    if len(known) > MAX_WORDS:
-        known = np.sort(known[np.argsort(-total[known])[:MAX_WORDS]])
-    tfidf = TfidfTransformer(sublinear_tf=True).fit(X[:, known])
-    quiet_fit(best, tfidf.transform(X[:, known]), y)
-    nan = float("nan")
-    return FittedProbe(_TextProbe(known, tfidf, best), nan, False, True, nan, (), ())
-
-
 def _look_up(X: NDArray[np.object_], y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:  # noqa: ARG001
     return fit_once(LookUp(), X, y)
 
 
-TEXT = Probe("text", ("classification", "regression"), _fit_text)
+TEXT = Probe("text", ("classification", "regression"), fit_text)
 LOOK_UP = Probe("text", ("classification",), _look_up)

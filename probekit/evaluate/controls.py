@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
 from probekit.arguments import names
 from probekit.errors import InputError, SpecError
 
-MAX_WORDS = 20_000
 WORD = r"(?u)\w+|[^\w\s]"
 
 CONTROLS: tuple[str, ...] = ("shuffled", "length", "conditional", "mdl", "random")
@@ -41,36 +40,23 @@ def word_counts(texts: Sequence[str]) -> csr_matrix:
     """How often every text has each word and word pair, (n, n_words) sparse float32; words in alphabetical order.
 
     A word is a run of letters and digits; every other sign stands for itself, so that "film." is the word "film".
-    Counted once for all splits and folds: these are rows of it, see :func:`tfidf_features`.
+    Counted once for all splits and folds: these are rows of it, see :mod:`probekit.probes.text`.
 
     Raises ``InputError`` if the texts hold no word at all.
     """
-    counter = CountVectorizer(ngram_range=(1, 2), token_pattern=WORD, dtype=np.float32)
-    try:
-        return counter.fit_transform(texts)
-    except ValueError as error:
-        raise InputError("texts", "the text baseline needs words to count", str(error)) from error
-
-
-def tfidf_features(counts: csr_matrix, fit_on: NDArray[np.int64]) -> csr_matrix:
-    """Word and word-pair TF-IDF of every text, (n, n_words) sparse float32, rows of length 1.
-
-    ``counts``: of ``word_counts``. Vocabulary (the 20,000 commonest) and document frequencies come from the rows
-    ``fit_on`` alone: the numbers of scikit-learn's ``TfidfVectorizer`` fitted on these texts, without reading them.
-    ``sublinear_tf``: a word's weight grows with the log of its count (Manning et al. 2008, section 6.4).
-
-    Raises ``InputError`` if the texts of ``fit_on`` hold no word.
-    """
-    total = np.asarray(counts[fit_on].sum(axis=0)).ravel()
-    known = np.flatnonzero(total)
-    if not len(known):
-        raise InputError("texts", "the text baseline needs words to count", "none in the training rows")
-    if len(known) > MAX_WORDS:
-        known = np.sort(
-            known[np.argsort(-total[known])[:MAX_WORDS]]
-        )  # of equally common words TfidfVectorizer's choice
-    known_counts = counts[:, known]
-    return TfidfTransformer(sublinear_tf=True).fit(known_counts[fit_on]).transform(known_counts)
+    found = [re.findall(WORD, text.lower()) for text in texts]
+    words = sorted({word for of_text in found for word in of_text})
+    if not words:
+        raise InputError("texts", "the text baseline needs words to count", "none in all texts")
+    number = {word: i for i, word in enumerate(words)}
+    ids = np.array([number[word] for of_text in found for word in of_text], dtype=np.int64)
+    rows = np.repeat(np.arange(len(texts)), [len(of_text) for of_text in found])
+    first = np.flatnonzero(rows[:-1] == rows[1:])  # of a pair
+    # A space sorts before all that words are made of: "a" comes before "a b", and that before "ab".
+    terms = np.concatenate([ids * (len(words) + 1), ids[first] * (len(words) + 1) + ids[first + 1] + 1])
+    known, columns = np.unique(terms, return_inverse=True)
+    entries = (np.ones(len(terms), dtype=np.float32), (np.concatenate([rows, rows[first]]), columns))
+    return csr_matrix(entries, shape=(len(texts), len(known)))
 
 
 def length_features(n_tokens: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

@@ -12,11 +12,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from probekit.errors import InputError
 from probekit.evaluate.controls import (
-    MAX_WORDS,
     shuffled_labels,
-    tfidf_features,
     word_counts,
 )
+from probekit.probes.text import MAX_WORDS, text_pipeline
 from probekit.tasks import Target
 from probekit.tasks.classes import CLASSES, majority_class
 from probekit.tasks.numbers import NUMBERS, mean_value
@@ -39,7 +38,8 @@ TRAIN = np.array([0, 1, 2])
 
 
 def of_texts(texts, fit_on):
-    return tfidf_features(word_counts(texts), fit_on)
+    counts = word_counts(texts)
+    return text_pipeline("passthrough").fit(counts[fit_on]).transform(counts)
 
 
 def test_words_of_test_rows_are_unknown():
