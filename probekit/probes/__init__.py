@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -52,9 +52,10 @@ def as_probe(value: str | BaseEstimator | Any) -> Probe:
 
 def as_probes(values: Sequence[str | BaseEstimator | Any]) -> tuple[Probe, ...]:
     """The probes of several; estimators that would have one name get a number each."""
-    found, called = [], Counter[str]()
+    found: list[Probe] = []
     for probe in map(as_probe, values):
-        called[probe.name] += 1
-        again = called[probe.name] if probe.name not in PROBES else 1
-        found.append(replace(probe, name=f"{probe.name}-{again}") if again > 1 else probe)
+        taken = {*PROBES, *(other.name for other in found)}
+        numbered = (f"{probe.name}-{k}" for k in count(2))
+        again = probe.name in taken and probe.name not in PROBES
+        found.append(replace(probe, name=next(name for name in numbered if name not in taken)) if again else probe)
     return tuple(found)

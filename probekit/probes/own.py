@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,21 +19,28 @@ from probekit.probes.probe import Probe
 from probekit.probes.result import FittedProbe, Folds
 
 _NO_NAME = re.compile(r"[^a-z0-9.-]+")
+_LONGEST_NAME = 60
 
 
 def own_probe(estimator: Any) -> Probe:
     """Anything with scikit-learn's ``fit`` and ``predict``, used as it is; what it says of itself says what it can do.
 
     It is copied for every fit and never fitted itself. Every ``random_state`` in it that is None (also of a ``cv``
-    that shuffles) becomes the seed of the split, so that the same command gives the same numbers. A search of its own
-    (``GridSearchCV``) divides the training rows by its own ``cv``, and its best estimator is the probe: fitted once
-    more, it keeps what was chosen.
+    that shuffles, and of estimators to choose among) becomes the seed of the split, so that the same command gives the
+    same numbers. A search of its own (``GridSearchCV``) divides the training rows by its own ``cv``, and its best
+    estimator is the probe: fitted once more, it keeps what was chosen.
 
-    Raises SpecError for a class instead of an object, and for what has no ``fit`` and ``predict``.
+    Raises SpecError for a class instead of an object, for what has no ``fit`` and ``predict``, and for what can't be
+    copied.
     """
-    if isinstance(estimator, type) or not (hasattr(estimator, "fit") and hasattr(estimator, "predict")):
-        raise SpecError("probe", "a name, or an estimator with fit and predict", repr(estimator)[:80])
+    if isinstance(estimator, type) or not (hasattr(estimator, "fit") and _predicts(estimator)):
+        got = " ".join(repr(estimator).split())
+        raise SpecError("probe", "a name, or an estimator with fit and predict", got[:80])
     name = own_name(estimator)
+    try:
+        clone(estimator, safe=False)
+    except Exception as error:
+        raise SpecError(f"probe {name}", "must be one that scikit-learn can clone", _said(error)) from error
     return Probe(
         name=name,
         tasks=_tasks(estimator),
@@ -52,7 +60,16 @@ def own_name(estimator: Any) -> str:
     'pca-linearsvc'
     """
     steps = [name for name, _ in estimator.steps] if isinstance(estimator, Pipeline) else [type(estimator).__name__]
-    return _NO_NAME.sub("_", "-".join(steps).lower())
+    return _NO_NAME.sub("_", "-".join(steps).lower())[:_LONGEST_NAME]
+
+
+def _predicts(estimator: Any) -> bool:
+    """Whether it has ``predict``, now or (as a stack with its default final estimator) once it is fitted.
+
+    A search that fits its choice to nothing (``refit=False``) never has.
+    """
+    later = getattr(estimator, "refit", True) is not False and isinstance(estimator, BaseEstimator)
+    return hasattr(estimator, "predict") or (later and (is_classifier(estimator) or is_regressor(estimator)))
 
 
 def _tasks(estimator: Any) -> tuple[str, ...]:
@@ -86,8 +103,7 @@ def _fit(estimator: Any, name: str, X: Any, y: NDArray[Any], *, folds: Folds, se
         what = f"{len(y):,} rows of {X.shape[1]:,} features" + (
             "" if is_regression_target(y) else f" in {len(np.unique(y)):,} classes"
         )
-        got = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise SpecError(f"probe {name}", f"must be able to fit {what}", got) from error
+        raise SpecError(f"probe {name}", f"must be able to fit {what}", _said(error)) from error
     kept = getattr(fresh, "best_estimator_", fresh)
     if not is_regression_target(y) and not hasattr(kept, "classes_"):
         kept.classes_ = np.unique(y)
@@ -96,8 +112,26 @@ def _fit(estimator: Any, name: str, X: Any, y: NDArray[Any], *, folds: Folds, se
 
 def _seeded(estimator: Any, seed: int) -> Any:
     """``estimator`` itself, and all that is in it, with ``seed`` where it has none."""
-    inside = estimator.get_params().values() if hasattr(estimator, "get_params") else ()
-    for part in (estimator, *inside):
+    for part in _parts(estimator):
         if getattr(part, "random_state", seed) is None:
             part.random_state = seed
     return estimator
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """``value`` and all parameters in it, also those that a search may set: estimators in lists and dictionaries."""
+    yield value
+    if isinstance(value, Mapping):
+        inside = list(value.values())
+    elif isinstance(value, list | tuple):
+        inside = list(value)
+    elif hasattr(value, "get_params") and not isinstance(value, type):
+        inside = list(value.get_params(deep=False).values())
+    else:
+        return
+    for part in inside:
+        yield from _parts(part)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]

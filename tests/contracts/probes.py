@@ -17,12 +17,17 @@ import numpy as np
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_limits
@@ -54,6 +59,9 @@ OWN: dict[str, Any] = {
     "a forest of numbers": RandomForestRegressor(5),
     "a search": GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=StratifiedKFold(3, shuffle=True)),
     "a search among linear svms": GridSearchCV(LinearSVC(), {"C": [0.1, 1.0]}, cv=3),
+    "a search among forests": GridSearchCV(
+        Pipeline([("last", GaussianNB())]), {"last": [RandomForestClassifier(5), ExtraTreesClassifier(5)]}, cv=3
+    ),
     "a kernel": SVC(),
     "a calibrated kernel": CalibratedClassifierCV(SVC(), cv=2),
     "a pipeline of pipelines": make_pipeline(make_pipeline(StandardScaler(), PCA(4)), SGDClassifier()),

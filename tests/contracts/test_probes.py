@@ -158,6 +158,16 @@ def test_another_process_gives_the_same_bytes(case, fitted, executor):
 
 
 @every_case
+def test_the_seed_is_the_only_thing_random(case, fitted):
+    """Where nothing is random, another one changes nothing."""
+    found, rows = fitted(case)
+    assert set(random_states(found.estimator)) <= {None, SEED}
+    if SEED not in random_states(found.estimator):
+        another = fit(case, rows, seed=SEED + 1)
+        assert hash_of(case, another.estimator) == hash_of(case, found.estimator)
+
+
+@every_case
 def test_the_order_of_rows_says_nothing(case, fitted):
     """The same answers; what draws rows at random is as good."""
     found, rows = fitted(case)

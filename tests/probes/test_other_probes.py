@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
@@ -42,6 +43,21 @@ def test_mass_mean_iid_has_its_border_half_way_between_the_means(rows):
     assert float(fitted.decision_function(border[None])[0]) == pytest.approx(0, abs=1e-3)
     reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5]).fit(X, y)
     np.testing.assert_allclose(fitted.coef_, reference.coef_)
+
+
+def test_lda_has_the_shrunken_covariance_of_standardised_features(rows):
+    """Ledoit and Wolf's, of each class in its own units, and the mean over classes by how common they are."""
+    X, y = rows
+    Z = (X - X.mean(0)) / X.std(0)
+    within = np.zeros((12, 12))
+    for label in ("no", "yes"):
+        of_class = Z[y == label]
+        unit = of_class.std(0)
+        within += np.mean(y == label) * np.outer(unit, unit) * ledoit_wolf((of_class - of_class.mean(0)) / unit)[0]
+    direction = np.linalg.solve(within, Z[y == "yes"].mean(0) - Z[y == "no"].mean(0))
+    fitted = as_probe("lda").fit(X, y, folds=[], seed=0).estimator
+    np.testing.assert_allclose(fitted[-1].coef_[0], direction, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(fitted[0].transform(X), Z, atol=1e-4)
 
 
 def test_knn_chooses_k_on_the_folds(rows):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from probekit.probes import PROBES, as_probe
+from probekit.probes.grid_search import fit_once
+from probekit.probes.multilabel import fit_columns
 
 CHOSEN = {
     "logistic": lambda estimator: estimator[-1].C,
@@ -69,3 +74,15 @@ def test_labels_that_are_all_constant_have_no_probe():
     fitted = as_probe("logistic").fit_labels(X, Y, folds=list(KFold(4).split(X)), seed=0)
     assert np.isnan(fitted.regularisation)
     assert fitted.estimator.predict(X).tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize("n_bad", [0, 1, 2])
+def test_what_is_wrong_with_one_label_is_said_of_all(n_bad):
+    X, Y = np.eye(4), np.array([[0, 1], [0, 1], [1, 0], [1, 0]])
+
+    def fit(X, y, **_):
+        bad = n_bad == 2 or (n_bad == 1 and y[0] == 1)
+        return replace(fit_once(LogisticRegression(), X, y), grid_edge=bad, converged=not bad)
+
+    found = fit_columns(fit, X, Y, folds=(), seed=0)
+    assert (found.grid_edge, found.converged) == (n_bad > 0, n_bad == 0)
