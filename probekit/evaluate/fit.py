@@ -6,7 +6,8 @@ differs, how they are fitted does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
+from probekit.errors import ProbekitError, SpecError
 from probekit.evaluate.mdl import probe_code_bits
 from probekit.evaluate.states import LayerStates, Read
 from probekit.probes import Folds, Probe
@@ -165,7 +167,10 @@ def _fit(opened: Mapping[str, LayerStates | None], fit: Fit) -> Outcome:
         control = fit.probe.refit(fitted.estimator, X, target.classes[fit.control[rows]], seed=seed).estimator
     bits = probe_code_bits(fitted, X, target.codes[rows], len(target.classes)) if fit.mdl else NAN
     del X
-    answers = {part: task.predict(target, states, fitted.estimator, fit.units(part), fit.viterbi) for part in fit.parts}
+    with _answering(fit.probe):
+        answers = {p: task.predict(target, states, fitted.estimator, fit.units(p), fit.viterbi) for p in fit.parts}
+    if any(given.dtype.kind == "f" and not np.isfinite(given).all() for given in answers.values()):
+        raise SpecError(f"probe {fit.probe.name}", "must answer every row with a finite number", "NaN or infinity")
     scores = {part: task.score(target, fit.units(part), given) for part, given in answers.items()}
     more = tuple(
         task.predict(other, _there(opened, features), fitted.estimator, units, fit.viterbi)
@@ -196,6 +201,18 @@ def _fit(opened: Mapping[str, LayerStates | None], fit: Fit) -> Outcome:
         mdl_bits=bits,
         elsewhere=more,
     )
+
+
+@contextmanager
+def _answering(probe: Probe) -> Iterator[None]:
+    """An estimator of the user's own may raise whatever it likes; it becomes a SpecError."""
+    try:
+        yield
+    except Exception as error:
+        if not probe.own or isinstance(error, ProbekitError | MemoryError):
+            raise
+        got = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        raise SpecError(f"probe {probe.name}", "must be able to answer for every row", got) from error
 
 
 def _there(opened: Mapping[str, LayerStates | None], features: str) -> LayerStates:

@@ -43,6 +43,7 @@ def own_probe(estimator: Any) -> Probe:
         raise SpecError(f"probe {name}", "must be one that scikit-learn can clone", _said(error)) from error
     return Probe(
         name=name,
+        own=True,
         tasks=_tasks(estimator),
         fit_function=partial(_fit, estimator, name),
         refit_function=partial(_refit, name),

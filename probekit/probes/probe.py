@@ -40,7 +40,8 @@ def refit_clone(estimator: BaseEstimator, X: Any, y: NDArray[Any], *, seed: int)
 class Probe:
     """A probe. ``name``: in tables and file names. ``tasks``: which of "classification" and "regression" it can do.
 
-    ``has_probability``: whether it gives probabilities of classes. Picklable, if it is sent to other processes.
+    ``has_probability``: whether it gives probabilities of classes. ``own``: whether it is a user's. Picklable, if it is
+    sent to other processes.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Probe:
     fit_function: FitFunction
     refit_function: RefitFunction = refit_clone
     has_probability: bool = True
+    own: bool = False
 
     def fit(self, X: Any, y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:
         """Fit on all rows of ``X``, the hyper-parameter chosen by ``folds``.

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import RadiusNeighborsClassifier, RadiusNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -198,3 +199,16 @@ def test_what_can_not_do_the_task_is_refused_in_one_line(caches, target, make, m
     with pytest.raises(SpecError, match=message) as raised:
         probekit.probe(caches / "one.h5", target, probe=make())
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.filterwarnings("ignore:One or more samples have no neighbors")
+@pytest.mark.parametrize(
+    ("target", "estimator", "message"),
+    [
+        ("label", RadiusNeighborsClassifier(radius=1e-9), "must be able to answer for every row; got ValueError"),
+        ("score", RadiusNeighborsRegressor(radius=1e-9), "must answer every row with a finite number"),
+    ],
+)
+def test_an_estimator_that_fails_to_answer_gives_one_line(caches, target, estimator, message):
+    with pytest.raises(SpecError, match=message):
+        probekit.probe(caches / "one.h5", target, probe=estimator)
