@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from probekit.api.inspect import diagnostics
     from probekit.api.predict import predict, tag_texts
     from probekit.api.probe import ProbekitWarning, few_shot, probe, probe_layers, transfer
+    from probekit.api.verify import verify
     from probekit.errors import ProbekitError
     from probekit.saved import save
     from probekit.spec import Result
@@ -37,6 +38,7 @@ __all__ = [
     "save",
     "tag_texts",
     "transfer",
+    "verify",
 ]
 
 _HOME = {
@@ -54,6 +56,7 @@ _HOME = {
     "save": "probekit.saved",
     "tag_texts": "probekit.api.predict",
     "transfer": "probekit.api.probe",
+    "verify": "probekit.api.verify",
 }
 
 

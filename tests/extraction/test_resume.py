@@ -66,7 +66,6 @@ def windows(monkeypatch):
 def spawner():
     """Children forked from a server that has loaded torch but never run it: a tenth of a second each."""
     context = multiprocessing.get_context("forkserver")
-
     context.set_forkserver_preload(["tests.extraction.test_resume", "probekit.extraction.reader", *WARM])
     return context
 
@@ -89,13 +88,14 @@ def assert_same_bytes(a, b):
             assert values.tobytes() == b[name].tobytes(), name
 
 
-def test_twenty_kills_at_random_moments(tmp_path, tiny_model, spawner):
+@pytest.mark.parametrize("n_kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_moments(tmp_path, tiny_model, spawner, n_kills):
     data = save_tiny_data(tmp_path / "train.tsv", n=200)
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"
     assert extract_in(spawner, tiny_model, data, whole) == 0
     rng = np.random.default_rng(0)
     kills, progress = 0, []
-    while kills < 20:
+    while kills < n_kills:
         # (The first reports come from tokenising, before there is a file.)
         code = extract_in(spawner, tiny_model, data, killed, int(rng.integers(1, 25)), float(rng.uniform(0.001, 0.02)))
         assert code in (0, -signal.SIGKILL)
