@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from probekit.evaluate.config import ProbeConfig
 from probekit.evaluate.controls import length_features, word_counts
 from probekit.evaluate.fit import Fit, Key, Place
-from probekit.evaluate.states import FixedRows
+from probekit.evaluate.states import FixedRows, LayerStates, Read
 from probekit.probes import PROBES, FittedProbe, Folds, Probe
 from probekit.probes.grid_search import fit_once
 from probekit.probes.text import fit_text
@@ -33,7 +33,8 @@ def baseline_places(fits: Sequence[Fit], config: ProbeConfig) -> list[Place]:
     found, first = [], {text_key(fit): fit for fit in reversed(real)}
     of_texts = [fit for fit in first.values() if not fit.target.task.of_words]
     if of_texts and config.texts is not None:
-        counts = FixedRows(word_counts(config.texts))
+        # Counted once for all; for one fit, where it is fitted.
+        counts = FixedRows(word_counts(config.texts)) if len(of_texts) > 1 else WordCounts(config.texts)
         found += [_place(counts, _of_score(fit, TEXT, "text")) for fit in reversed(of_texts)]
     for fit in first.values():
         if fit.target.words is not None:
@@ -53,7 +54,18 @@ def _of_lengths(fit: Fit) -> Probe:
     return fit.probe if name in PROBES else replace(PROBES[fit.target.task.probe], name=name)
 
 
-def _place(features: FixedRows, fit: Fit) -> Place:
+@dataclass(frozen=True)
+class WordCounts:
+    """Counts the words of texts when they are needed."""
+
+    texts: Sequence[str]
+
+    def __call__(self, _layer: int, _opened: Mapping[str, LayerStates | None]) -> FixedRows:
+        """(n, n_words) by row."""
+        return FixedRows(word_counts(self.texts))
+
+
+def _place(features: Read, fit: Fit) -> Place:
     return Place({fit.features: features}, (fit,))
 
 
