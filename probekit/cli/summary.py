@@ -59,30 +59,7 @@ def print_estimate(found: Estimate) -> None:
 
 def summary_json(summary: CacheSummary) -> Json:
     """The same for programs."""
-    return {
-        "path": str(summary.path),
-        "sealed": summary.sealed,
-        "format_version": summary.format_version,
-        "fingerprint": summary.fingerprint,
-        "spec": summary.spec,
-        "provenance": summary.provenance,
-        "n_examples": summary.n_examples,
-        "d_model": summary.d_model,
-        "layers": list(summary.layers),
-        "final_norm": sorted(summary.final_norm),
-        "poolings": list(summary.poolings),
-        "pooled_dtype": summary.pooled_dtype,
-        "token_dtype": summary.token_dtype,
-        "columns": dict(summary.columns),
-        "has_text": summary.has_text,
-        "total_tokens": summary.total_tokens,
-        "n_truncated": summary.n_truncated,
-        "n_windows": summary.n_windows,
-        "windows_done": summary.windows_done,
-        "rows_done": summary.rows_done,
-        "split_windows": summary.split_windows,
-        "file_bytes": summary.file_bytes,
-    }
+    return {**vars(summary), "path": str(summary.path), "final_norm": sorted(summary.final_norm)}
 
 
 def _print_rows(rows: dict[str, str]) -> None:

@@ -103,11 +103,17 @@ class Structure:
         return self.blocks[names.N_TOKENS].shape[0]
 
     @property
-    def states(self) -> Block:
-        """Any of the datasets of hidden states."""
-        if self.poolings:
-            return self.blocks[names.pooled_name(self.poolings[0], self.layers[0])]
-        return self.blocks[names.token_states_name(self.layers[0])]
+    def d_model(self) -> int:
+        """Length of a state, pooled or of a token."""
+        first = self.layers[0]
+        name = names.pooled_name(self.poolings[0], first) if self.poolings else names.token_states_name(first)
+        return self.blocks[name].shape[1]
+
+    @property
+    def final_norm(self) -> frozenset[int]:
+        """The layers to which the model's final norm was applied, as their datasets say."""
+        normed = [name for name, block in self.blocks.items() if block.attrs.get("final_norm") is True]
+        return frozenset(int(name.rsplit("/", 1)[1]) for name in normed)
 
     def span(self, name: str, identity: Identity | None = None) -> Span:
         """Where in the file the bytes of a dataset are."""
@@ -326,7 +332,7 @@ def _check_shapes(structure: Structure) -> None:
     """All that later code relies on: which datasets there are and how their lengths go together."""
     blocks = structure.blocks
     n = blocks[names.N_TOKENS].shape[0]
-    d = structure.states.shape[1]
+    d = structure.d_model
     expected: dict[str, tuple[int, ...]] = {
         names.EXAMPLE_IDS: (n,),
         names.N_TOKENS: (n,),
