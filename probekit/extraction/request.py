@@ -22,7 +22,7 @@ from probekit.store import (
     stored_spec,
     text_digest,
 )
-from probekit.store.comparison import stale
+from probekit.store.existing import stale
 from probekit.store.layout import FORMAT_VERSION
 
 

@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 from probekit.errors import CacheError, SpecError
 from probekit.layers import layer_range
 from probekit.store import layout as names
-from probekit.store.digest import sealed_digest
 from probekit.store.existing import PARTIAL_SUFFIX, partial_path
-from probekit.store.gone import Gone
 from probekit.store.hashing import hash_datasets, stored_digest
 from probekit.store.pread import FileRows, Identity, identity_of, read_span, replaced
 from probekit.store.structure import Block, Structure, check_file, open_checked, typed
 from probekit.store.token_states import TokenStates, decoded, frozen
-from probekit.store.verify import changed, check_sealed
+from probekit.store.verify import changed, check_sealed, sealed_digest
 
 
 def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
@@ -65,6 +63,25 @@ def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
         raise
 
 
+class Gone:
+    """Stands for a cache that can't be opened again: the error comes when something is asked of it.
+
+    (Raised while a task is unpickled, it would end the pool of processes, and nobody would see why.)
+    """
+
+    def __init__(self, error: CacheError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def ask(*_arguments: Any, **_options: Any) -> Any:
+            raise self._error
+
+        return ask
+
+
 def _open_again(path: Path, seal: bytes, verify: bool) -> Cache | Gone:
     """A cache that another process had open: the same bytes, or what raises an error."""
     try:
@@ -83,8 +100,8 @@ class Cache:
     ``spec``: everything that determined the values, and ``fingerprint`` its SHA-256; ``provenance``: what else is known
     of the making. ``model``, ``revision``: of ``spec``, or empty. ``layers``: those stored, ascending; 0 is the
     embeddings. ``final_norm``: those to which the model's final norm was applied. ``poolings``: in the order they were
-    asked for. ``columns``: the input's, in its order. Arrays stay valid after ``close()``. A pickled cache opens only on
-    a file with the same names, attributes and checksums.
+    asked for. ``columns``: the input's, in its order. Arrays stay valid after ``close()``. A pickled cache opens only
+    on a file with the same names, attributes and checksums.
     """
 
     def __init__(self, file: h5py.File, structure: Structure, identity: Identity, *, verify: bool) -> None:

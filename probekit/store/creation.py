@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from probekit.errors import DiskError, InputError
 from probekit.spec import CacheLayout, Examples, Json
 from probekit.store import layout as names
-from probekit.store.digest import created_digest, spec_mismatches
 from probekit.store.disk import check_free, disk_errors, reserve, sync_folder, write_at
 from probekit.store.fingerprint import fingerprint
 from probekit.store.hashing import example_names, hash_datasets
 from probekit.store.image import SparseImage
 from probekit.store.pread import Identity, identity_of
 from probekit.store.structure import damage_errors, open_checked
+from probekit.store.verify import created_digest, spec_mismatches
 
 _ALIGN_ABOVE = 512
 _ALIGNMENT = 4096

@@ -16,16 +16,22 @@ from numpy.typing import NDArray
 from probekit.errors import CacheError, DiskError, NonFiniteError, SpecError
 from probekit.spec import CacheLayout, Examples, Json, WindowStates
 from probekit.store import layout as names
-from probekit.store.comparison import compare_layouts
 from probekit.store.creation import create_partial
-from probekit.store.digest import sealed_digest
 from probekit.store.disk import disk_errors, sync_data, sync_folder, write_at
 from probekit.store.encoding import ENCODERS, LARGEST, first_misfit
-from probekit.store.existing import PARTIAL_SUFFIX, check_examples, check_final, fingerprint_of, partial_path, resumable
+from probekit.store.existing import (
+    PARTIAL_SUFFIX,
+    check_final,
+    compare_layouts,
+    fingerprint_of,
+    partial_path,
+    resumable,
+)
+from probekit.store.hashing import damaged_windows, hash_states, window_checksum
 from probekit.store.lock import locked, release
 from probekit.store.pread import identity_of
 from probekit.store.structure import Structure, damage_errors, open_checked
-from probekit.store.windows import damaged_windows, hash_states, window_checksum
+from probekit.store.verify import check_examples, sealed_digest
 
 _ENCODE_VALUES = 1 << 18
 _WRITTEN, _SPLIT = 1, 2  # marks of a window; see Structure.done
