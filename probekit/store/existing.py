@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -115,16 +114,8 @@ def compare_layouts(structure: Structure, layout: CacheLayout) -> None:
         and (blocks[p.name].shape, blocks[p.name].dtype, blocks[p.name].attrs) == (p.shape, p.dtype, p.attrs)
         for p in plans
     )
-    arrays: dict[str, Any] = {
-        names.WINDOWS: layout.windows,
-        names.N_TOKENS: layout.n_tokens,
-        names.TRUNCATED: layout.truncated,
-    }
-    if layout.tokens is not None:
-        arrays[names.TOKEN_IDS] = layout.tokens.ids
-        arrays[names.TOKEN_SPECIAL] = layout.tokens.special
-        arrays[names.TOKEN_WORD] = layout.tokens.word
-    if not same or not all(np.array_equal(structure.read(name), values) for name, values in arrays.items()):
+    arrays = names.known_arrays(layout).items()
+    if not same or not all(np.array_equal(structure.read(name), values) for name, values in arrays):
         raise StaleCacheError(
             "layout",
             f"the unfinished {structure.path.name} has other layers, sizes or windows; "

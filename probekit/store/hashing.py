@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import h5py
-import numpy as np
 
 from probekit.spec import CacheLayout
 from probekit.store import layout as names
@@ -100,7 +99,7 @@ def _window_now(structure: Structure, edges: Mapping[str, Sequence[int]], index:
 def _edges(layout: CacheLayout) -> dict[str, list[int]]:
     """Where in each dataset of states, in bytes, each window ends."""
     rows = [stop for _, stop in layout.windows]
-    tokens = np.concatenate([[0], np.cumsum(layout.n_tokens, dtype=np.int64)])
+    tokens = names.token_offsets(layout)
     edges = {}
     for plan in names.state_plans(layout):
         row_bytes = plan.shape[1] * plan.dtype.itemsize

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probekit.errors import SpecError
 from probekit.spec import CacheLayout, Examples
@@ -58,7 +59,7 @@ class DatasetPlan:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    attrs: Mapping[str, Any]
 
     @property
     def n_bytes(self) -> int:
@@ -119,6 +120,25 @@ def state_plans(layout: CacheLayout) -> list[DatasetPlan]:
             for layer in layout.layers
         ]
     return plans
+
+
+def token_offsets(layout: CacheLayout) -> NDArray[np.int64]:
+    """(n_examples + 1,) where each example's tokens begin, and the end of the last one's."""
+    return np.concatenate([[0], np.cumsum(layout.n_tokens, dtype=np.int64)])
+
+
+def known_arrays(layout: CacheLayout) -> dict[str, NDArray[Any]]:
+    """The datasets of numbers that are known at creation, besides the input's columns, as they are stored."""
+    arrays: dict[str, NDArray[Any]] = {
+        N_TOKENS: np.asarray(layout.n_tokens, dtype="<i4"),
+        TRUNCATED: np.asarray(layout.truncated, dtype=bool),
+    }
+    if layout.tokens is not None:
+        arrays[TOKEN_OFFSETS] = np.asarray(token_offsets(layout), dtype="<i8")
+        arrays[TOKEN_IDS] = np.asarray(layout.tokens.ids, dtype="<i4")
+        arrays[TOKEN_SPECIAL] = np.asarray(layout.tokens.special, dtype=bool)
+        arrays[TOKEN_WORD] = np.asarray(layout.tokens.word, dtype="<i4")
+    return arrays | {WINDOWS: np.array(layout.windows, dtype="<i8")}
 
 
 def check_layout(layout: CacheLayout, examples: Examples) -> None:

@@ -129,8 +129,7 @@ class CacheWriter:
         self._allow_nonfinite = allow_nonfinite
         self._done = structure.done()
         self._digests_at = structure.blocks.get(names.WINDOW_CHECKSUMS)
-        self._token_offsets = np.zeros(len(layout.n_tokens) + 1, dtype=np.int64)
-        np.cumsum(layout.n_tokens, out=self._token_offsets[1:])
+        self._token_offsets = names.token_offsets(layout)
         with disk_errors(structure.path, _ADVICE):
             self._fd = os.open(structure.path, os.O_RDWR)
             self.damaged = self._damaged()
