@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from probekit.errors import CacheError, SpecError
 from probekit.layers import layer_range
 from probekit.store import layout as names
-from probekit.store.existing import PARTIAL_SUFFIX, partial_path
+from probekit.store.existing import PARTIAL_SUFFIX, found_or_partial
 from probekit.store.hashing import hash_datasets, stored_digest
 from probekit.store.pread import FileRows, Identity, identity_of, read_span, replaced
-from probekit.store.structure import Block, Structure, check_file, open_checked, typed
+from probekit.store.structure import Structure, check_file, open_checked, typed
 from probekit.store.token_states import TokenStates, decoded, frozen
-from probekit.store.verify import changed, check_sealed, sealed_digest
+from probekit.store.verify import changed, check_sealed, whole_digest
 
 
 def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
@@ -39,9 +39,7 @@ def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
     >>> with open_cache("cache.h5") as cache:                                      # doctest: +SKIP
     ...     LogisticRegression().fit(cache.layer(8, pooling="mean"), cache.column("label"))
     """
-    found = Path(path)
-    if not os.path.exists(found) and os.path.exists(partial_path(found)):
-        found = partial_path(found)
+    found = found_or_partial(path)
     identity = check_file(found)
     file, structure = open_checked(found)
     try:
@@ -149,7 +147,7 @@ class Cache:
     def seal(self) -> bytes:
         """SHA-256 of all that decides a value: spec, names, attributes and checksums."""
         self._check_open()
-        return sealed_digest(self._structure)
+        return whole_digest(self._structure)
 
     @cached_property
     def ids(self) -> NDArray[np.object_]:
@@ -222,12 +220,10 @@ class Cache:
 
     def tokens(self, k: int) -> TokenStates:
         """The token states of layer ``k``, mapped. Raises SpecError if the cache has none, or not that layer."""
-        self._check_tokens()
-        name = names.token_states_name(self._layer(k))
+        name = self._token_states(k)
         offsets, total = self._read(names.TOKEN_OFFSETS), self._structure.blocks[names.TOKEN_IDS].shape[0]
         if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
             raise CacheError(str(self.path), f"is damaged: {names.TOKEN_OFFSETS} does not go from 0 to {total}")
-        self._check_bytes(name)
         return TokenStates(
             stored=self._map(name),
             offsets=frozen(offsets),
@@ -241,15 +237,17 @@ class Cache:
 
         Raises as ``tokens``; CacheError for a file that changed, when rows are read.
         """
-        self._check_tokens()
-        name = names.token_states_name(self._layer(k))
-        self._check_bytes(name)
+        name = self._token_states(k)
         block = self._structure.blocks[name]
         return FileRows(self._structure.span(name, self._identity), block.shape, block.dtype)
 
-    def _check_tokens(self) -> None:
+    def _token_states(self, k: int) -> str:
+        """The name of a layer's dataset of token states, checked as they have to be."""
         if names.TOKEN_OFFSETS not in self._structure.blocks:
             raise SpecError("tokens", "this cache has pooled states only; extract with --tokens")
+        name = names.token_states_name(self._layer(k))
+        self._check_bytes(name)
+        return name
 
     def _layer(self, k: int) -> int:
         if k in self.layers:
@@ -297,7 +295,12 @@ class Cache:
 
     def _map(self, name: str) -> NDArray[Any]:
         self._check_open()
-        return _mapped(self.path, self._structure.blocks[name])
+        block = self._structure.blocks[name]
+        if not block.n_bytes:
+            return frozen(np.empty(block.shape, dtype=block.dtype))
+        mapped = np.memmap(self.path, dtype=block.dtype, mode="r", offset=block.offset, shape=block.shape)
+        # Only datasets under 512 bytes are not aligned in the file; compiled code may refuse them, so those are copied.
+        return mapped if mapped.flags.aligned else frozen(np.array(mapped))
 
     def _check_open(self) -> None:
         """Offsets hold for the very file that was opened, not for one that took its name since."""
@@ -305,11 +308,3 @@ class Cache:
             raise CacheError(str(self.path), "this cache is closed")
         if not os.path.exists(self.path) or identity_of(self.path.stat()) != self._identity:
             raise replaced(self.path)
-
-
-def _mapped(path: Path, block: Block) -> NDArray[Any]:
-    if not block.n_bytes:
-        return frozen(np.empty(block.shape, dtype=block.dtype))
-    mapped = np.memmap(path, dtype=block.dtype, mode="r", offset=block.offset, shape=block.shape)
-    # Only datasets under 512 bytes are not aligned in the file; compiled code may refuse them, so those are copied.
-    return mapped if mapped.flags.aligned else frozen(np.array(mapped))

@@ -17,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import DiskError, InputError
+from probekit.output import sync
 from probekit.spec import CacheLayout, Examples, Json
 from probekit.store import layout as names
-from probekit.store.disk import check_free, disk_errors, reserve, sync_folder, write_at
+from probekit.store.disk import check_free, disk_errors, reserve, write_at
 from probekit.store.fingerprint import fingerprint
 from probekit.store.hashing import example_names, hash_datasets
 from probekit.store.image import SparseImage
 from probekit.store.pread import Identity, identity_of
 from probekit.store.structure import damage_errors, open_checked
-from probekit.store.verify import created_digest, spec_mismatches
+from probekit.store.verify import spec_mismatches, whole_digest
 
 _ALIGN_ABOVE = 512
 _ALIGNMENT = 4096
@@ -88,7 +89,7 @@ def create_partial(
             _write_digests(building, fd)
             os.fsync(fd)
             _publish(building, partial, stale)
-            sync_folder(partial.parent)
+            sync(partial.parent)
         finally:
             os.close(fd)
             building.unlink(missing_ok=True)
@@ -104,7 +105,7 @@ def _write_digests(building: Path, fd: int) -> None:
         raise DiskError(str(building), f"the disk gave back other {' and '.join(wrong)} than were written to it")
     for name, digest in digests.items():
         write_at(fd, memoryview(digest), structure.blocks[names.checksum_name(name)].offset)
-    write_at(fd, memoryview(created_digest(structure)), structure.blocks[names.CREATED].offset)
+    write_at(fd, memoryview(whole_digest(structure, created=True)), structure.blocks[names.CREATED].offset)
 
 
 def _publish(building: Path, partial: Path, stale: Identity | None) -> None:

@@ -24,6 +24,12 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL_SUFFIX)
 
 
+def found_or_partial(path: str | os.PathLike[str]) -> Path:
+    """``path``, or where there is only its ``.partial``, that."""
+    found = Path(path)
+    return partial_path(found) if not os.path.exists(found) and os.path.exists(partial_path(found)) else found
+
+
 def windows_of(path: str | os.PathLike[str], spec: Json) -> tuple[tuple[int, int], ...] | None:
     """The windows of an unfinished ``path`` that was made from ``spec``, which must be kept; None if there is none."""
     partial = partial_path(Path(os.path.realpath(path)))

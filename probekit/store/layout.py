@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,11 +61,6 @@ class DatasetPlan:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     attrs: Mapping[str, Any]
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of the values in bytes."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
 
 def pooled_name(pooling: str, layer: int) -> str:
@@ -174,7 +170,8 @@ def estimated_bytes(layout: CacheLayout, examples: Examples, *, store_text: bool
     """Bytes that the whole file will take, slightly more than less."""
     plans = state_plans(layout)
     n = len(examples)
-    total = sum(plan.n_bytes for plan in plans) + (len(plans) + len(examples.columns) + 16) * _BYTES_PER_OBJECT
+    total = sum(math.prod(plan.shape) * plan.dtype.itemsize for plan in plans)
+    total += (len(plans) + len(examples.columns) + 16) * _BYTES_PER_OBJECT
     total += n * (4 + 1 + 8)
     if layout.tokens is not None:
         total += len(layout.tokens.ids) * (4 + 1 + 4)

@@ -11,7 +11,7 @@ import numpy as np
 
 from probekit.spec import Json
 from probekit.store import layout as names
-from probekit.store.existing import partial_path
+from probekit.store.existing import found_or_partial
 from probekit.store.structure import Structure, inspect_file
 
 
@@ -52,10 +52,7 @@ def describe(path: str | os.PathLike[str]) -> CacheSummary:
 
     Raises CacheError if the file is missing, foreign, damaged or hostile.
     """
-    found = Path(path)
-    if not os.path.exists(found) and os.path.exists(partial_path(found)):
-        found = partial_path(found)
-    return _summary(inspect_file(found))
+    return _summary(inspect_file(found_or_partial(path)))
 
 
 def stored_spec(path: str | os.PathLike[str]) -> CacheSummary | None:

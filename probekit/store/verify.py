@@ -112,20 +112,12 @@ def check_examples(file: h5py.File, structure: Structure) -> dict[str, bytes]:
     return digests
 
 
-def sealed_digest(structure: Structure) -> bytes:
+def whole_digest(structure: Structure, *, created: bool = False) -> bytes:
     """SHA-256 of all that a finished file says: spec, names, attributes, checksums and windows.
 
     Not of the provenance, which has a digest of its own: files made from the same things have the same datasets.
+    ``created``: only of what is known before the states are.
     """
-    return _digest(structure, created=False)
-
-
-def created_digest(structure: Structure) -> bytes:
-    """The same of all that is known before the states are."""
-    return _digest(structure, created=True)
-
-
-def _digest(structure: Structure, *, created: bool) -> bytes:
     datasets = {}
     for name in data_names(structure):
         block = structure.blocks[name]
@@ -148,9 +140,8 @@ def is_kept(structure: Structure, *, created: bool = False) -> bool | None:
     name = names.CREATED if created else names.WHOLE
     if name not in structure.blocks:
         return None
-    digest = created_digest(structure) if created else sealed_digest(structure)
     provenance = fingerprint(structure.provenance) == structure.provenance_digest
-    return provenance and structure.read(name).tobytes() == digest
+    return provenance and structure.read(name).tobytes() == whole_digest(structure, created=created)
 
 
 def spec_mismatches(file: h5py.File, structure: Structure, digests: Mapping[str, bytes]) -> list[str]:
