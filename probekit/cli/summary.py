@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 
 def print_summary(summary: CacheSummary, *, full: bool) -> None:
     """A line per fact; ``full`` adds the columns and how it was made."""
+    seed, tokens = summary.spec.get("random_seed"), summary.token_dtype
+    random = "" if seed is None else f" (random weights, seed {seed})"
+    every_token = "" if tokens is None else f"; every token as {tokens}"
+    norm = ", ".join(map(str, sorted(summary.final_norm)))
     rows = {
         "cache": f"{summary.path} ({readable(summary.file_bytes)}, {_state(summary)})",
-        "model": f"{summary.spec.get('model')} @ {_short(summary.spec.get('revision'), full=full)}{_random(summary)}",
+        "model": f"{summary.spec.get('model')} @ {_short(summary.spec.get('revision'), full=full)}{random}",
         "data": f"{summary.provenance.get('dataset')}: {summary.n_examples:,} texts, {summary.total_tokens:,} tokens",
         "truncated": f"{summary.n_truncated:,} texts at {summary.spec.get('max_length')} tokens",
-        **_asked(summary.spec),
+        **{heading: _said(value) for heading, value in headings(summary.spec).items()},
         "layers": _layers(summary.layers, summary.spec.get("n_layers"), summary.spec.get("site"), "stored")
-        + _norm(summary),
+        + (f" (final norm applied at {norm})" if norm else ""),
         "states": f"{', '.join(summary.poolings)} pooling, {summary.d_model} dimensions, computed in "
-        f"{summary.spec.get('dtype')}, stored as {summary.pooled_dtype}{_tokens(summary)}",
+        f"{summary.spec.get('dtype')}, stored as {summary.pooled_dtype}{every_token}",
     }
     if full:
         rows["columns"] = ", ".join(f"{name} ({kind})" for name, kind in summary.columns.items()) or "none"
@@ -59,30 +63,7 @@ def print_estimate(found: Estimate) -> None:
 
 def summary_json(summary: CacheSummary) -> Json:
     """The same for programs."""
-    return {
-        "path": str(summary.path),
-        "sealed": summary.sealed,
-        "format_version": summary.format_version,
-        "fingerprint": summary.fingerprint,
-        "spec": summary.spec,
-        "provenance": summary.provenance,
-        "n_examples": summary.n_examples,
-        "d_model": summary.d_model,
-        "layers": list(summary.layers),
-        "final_norm": sorted(summary.final_norm),
-        "poolings": list(summary.poolings),
-        "pooled_dtype": summary.pooled_dtype,
-        "token_dtype": summary.token_dtype,
-        "columns": dict(summary.columns),
-        "has_text": summary.has_text,
-        "total_tokens": summary.total_tokens,
-        "n_truncated": summary.n_truncated,
-        "n_windows": summary.n_windows,
-        "windows_done": summary.windows_done,
-        "rows_done": summary.rows_done,
-        "split_windows": summary.split_windows,
-        "file_bytes": summary.file_bytes,
-    }
+    return {**vars(summary), "path": str(summary.path), "final_norm": sorted(summary.final_norm)}
 
 
 def _print_rows(rows: dict[str, str]) -> None:
@@ -106,20 +87,6 @@ def _short(revision: object, *, full: bool) -> str:
     return text if full or len(text) <= 24 else f"{text[:19]}…"
 
 
-def _tokens(summary: CacheSummary) -> str:
-    return "" if summary.token_dtype is None else f"; every token as {summary.token_dtype}"
-
-
-def _random(summary: CacheSummary) -> str:
-    seed = summary.spec.get("random_seed")
-    return "" if seed is None else f" (random weights, seed {seed})"
-
-
-def _asked(spec: Json) -> dict[str, str]:
-    """What was asked for that makes other states of the same texts."""
-    return {heading: _said(value) for heading, value in headings(spec).items()}
-
-
 def _said(value: object) -> str:
     """A word as it is; text in quotes, its line ends and blanks visible."""
     if value is True:
@@ -135,8 +102,3 @@ def _layers(layers: Sequence[int], n_blocks: object, site: object, kept: str) ->
     if blocks:
         named.append(f"{part}block{'s' if len(blocks) > 1 else ''} {layer_range(blocks)} of {n_blocks}")
     return f"{len(layers)} {kept}: {' and '.join(named)}"
-
-
-def _norm(summary: CacheSummary) -> str:
-    norm = ", ".join(map(str, sorted(summary.final_norm)))
-    return f" (final norm applied at {norm})" if norm else ""

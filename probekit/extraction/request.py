@@ -14,7 +14,7 @@ from probekit.readspec import FIELDS, ReadSpec
 from probekit.spec import PLACE, POOLING_NAMES, Examples, Json
 from probekit.store import (
     Cache,
-    StoredSpec,
+    CacheSummary,
     columns_digest,
     fingerprint,
     open_cache,
@@ -22,7 +22,7 @@ from probekit.store import (
     stored_spec,
     text_digest,
 )
-from probekit.store.comparison import stale
+from probekit.store.existing import stale
 from probekit.store.layout import FORMAT_VERSION
 
 
@@ -111,7 +111,7 @@ def known_spec(asked: ReadSpec, source: ModelSource, examples: Examples) -> Read
     )
 
 
-def found_cache(out: str | os.PathLike[str], job: Job) -> Cache | StoredSpec | None:
+def found_cache(out: str | os.PathLike[str], job: Job) -> Cache | CacheSummary | None:
     """The finished cache at ``out``, if it is what is asked for, or what an unfinished one was made from; else None.
 
     A field left to the model is taken as the cache has it, so that the same command finds its cache without loading

@@ -170,21 +170,15 @@ def _candidates(model: nn.Module) -> Iterator[tuple[nn.Module, ...]]:
     return iter(sorted(lists, key=len, reverse=True))
 
 
-def _hidden_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
-            return value
-    return None
-
-
 @contextmanager
 def _watch(blocks: tuple[nn.Module, ...], see: Callable[[Tensor], None], *, after: bool) -> Iterator[None]:
     """Call ``see`` with the hidden states before (or ``after``) every call of a block."""
 
     def before_hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = _hidden_in(args, kwargs)
-        if hidden is not None:
-            see(hidden)
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor) and value.ndim == 3 and value.is_floating_point():
+                see(value)
+                return
 
     def after_hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         see(output if isinstance(output, Tensor) else output[0])

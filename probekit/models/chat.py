@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,14 +20,6 @@ from probekit.errors import SpecError
 SECONDS = 10
 MEMORY = 1 << 30
 CHARACTERS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """The texts, or else what went wrong."""
-
-    texts: list[str]
-    problem: str = ""
 
 
 def rendered_chats(tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) -> list[str]:
@@ -51,7 +42,7 @@ def rendered_chats(tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) 
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     sender.close()
-    found = Rendered([], f"it did not end within {SECONDS} seconds and {MEMORY >> 30} GB")
+    found: list[str] | str = f"it did not end within {SECONDS} seconds and {MEMORY >> 30} GB"
     with suppress(EOFError):  # it was killed at a limit
         if receiver.poll(2 * SECONDS):
             found = receiver.recv()
@@ -61,13 +52,14 @@ def rendered_chats(tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) 
     return _checked(found)
 
 
-def _checked(found: Rendered) -> list[str]:
-    if found.problem:
-        raise SpecError("--chat-template", "the model's chat template must render a message", found.problem)
-    return found.texts
+def _checked(found: list[str] | str) -> list[str]:
+    if isinstance(found, str):
+        raise SpecError("--chat-template", "the model's chat template must render a message", found)
+    return found
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) -> Rendered:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) -> list[str] | str:
+    """The texts, or else what went wrong."""
     found = []
     for message in messages:
         try:
@@ -75,11 +67,11 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) -> Rend
                 [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # noqa: BLE001  (a template can raise anything)
-            return Rendered([], " ".join(f"{type(error).__name__}: {error}".split())[:300])
+            return " ".join(f"{type(error).__name__}: {error}".split())[:300]
         if not isinstance(text, str) or len(text) > CHARACTERS + len(message):
-            return Rendered([], f"more than {CHARACTERS:,} characters" if isinstance(text, str) else "no text")
+            return f"more than {CHARACTERS:,} characters" if isinstance(text, str) else "no text"
         found.append(text)
-    return Rendered(found)
+    return found
 
 
 def _render_bounded(sender: Connection, tokenizer: PreTrainedTokenizerBase, messages: Sequence[str]) -> None:

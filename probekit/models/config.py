@@ -21,17 +21,11 @@ COUNTS = re.compile(r"(layer|block|expert|group)s?$")
 def read_config(source: ModelSource, *, trust_remote_code: bool) -> PreTrainedConfig:
     """The config of a model, of whatever kind.
 
-    Raises:
-        ModelError: transformers can't read it, or it has more layers, groups or experts than can be meant.
+    Raises ModelError if transformers can't read it, or it has more layers, groups or experts than can be meant.
     """
     name = f"model {source.name}"
     with foreign(name, "transformers can't read its config"):
-        config = AutoConfig.from_pretrained(
-            source.load_from,
-            gguf_file=source.gguf_file,
-            revision=source.revision if source.on_hub else None,
-            trust_remote_code=trust_remote_code,
-        )
+        config = AutoConfig.from_pretrained(source.load_from, **source.pinned, trust_remote_code=trust_remote_code)
         for field, value in _numbers(config.to_dict()):
             if COUNTS.search(field) and abs(value) > MOST:
                 raise ModelError(f"{name}, config.json, {field}", f"at most {MOST:,}", f"{value:,}")

@@ -49,10 +49,6 @@ class DecoderSide(nn.Module):
         )
         return BaseModelOutput(last_hidden_state=output.last_hidden_state, hidden_states=output.decoder_hidden_states)
 
-    def embeddings(self) -> tuple[nn.Module, nn.Module]:
-        """The tables that the encoder and the decoder look tokens up in; often the same."""
-        return self.model.get_encoder().get_input_embeddings(), self.model.get_decoder().get_input_embeddings()
-
 
 def one_side(model: PreTrainedModel, side: str) -> PreTrainedModel | DecoderSide:
     """The encoder or the decoder; any other model is its own only side. Raises SpecError for a side it has not."""

@@ -20,12 +20,9 @@ def foreign(source: str, failed: str) -> Iterator[None]:
     """
     try:
         yield
-    except ProbekitError:
-        raise
-    except Exception as error:
-        raise ModelError(source, f"{failed}: {first_line(error)}") from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        blamed = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        if isinstance(error, ProbekitError) or not blamed:
             raise
         raise ModelError(source, f"{failed}: {first_line(error)}") from error
 

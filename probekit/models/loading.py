@@ -30,17 +30,12 @@ def load_backbone(source: ModelSource, spec: ReadSpec, options: RunOptions) -> B
 
     With several GPUs and the device "auto" the layers are spread over them.
 
-    Raises:
-        ModelError: transformers can't load it. SpecError: no such device, dtype or side.
+    Raises ModelError if transformers can't load it, SpecError for a device, dtype or side that there is not.
     """
     torch.set_num_threads(options.threads or usable_cores())
     chosen_device = _choose_device(options.device)
     chosen_dtype, reason = _choose_dtype(spec.dtype, chosen_device)
-    loading: dict[str, Any] = {
-        "gguf_file": source.gguf_file,
-        "revision": source.revision if source.on_hub else None,
-        "trust_remote_code": options.trust_remote_code,
-    }
+    loading: dict[str, Any] = {**source.pinned, "trust_remote_code": options.trust_remote_code}
     if spec.quantize is not None:
         loading["quantization_config"] = _quantization(spec.quantize, DTYPES[chosen_dtype])
         reason = f"{reason}; weights in {spec.quantize}"
@@ -48,7 +43,7 @@ def load_backbone(source: ModelSource, spec: ReadSpec, options: RunOptions) -> B
         loading["device_map"] = "auto"
     name = f"model {source.name}"
     with _quiet(), foreign(name, "transformers could not load it"):
-        model = _load(source, DTYPES[chosen_dtype], loading, spec, trust_remote_code=options.trust_remote_code)
+        model = _load(source, DTYPES[chosen_dtype], loading, spec)
     if source.gguf_file is not None:
         gc.collect()  # it leaves its parsed tensors behind in reference cycles
     if "device_map" in loading:
@@ -76,11 +71,10 @@ def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
 
 
-def _load(
-    source: ModelSource, dtype: torch.dtype, loading: dict[str, Any], spec: ReadSpec, *, trust_remote_code: bool
-) -> PreTrainedModel:
-    name, trust = f"model {source.name}", {"trust_remote_code": trust_remote_code}
-    config = read_config(source, trust_remote_code=trust_remote_code)
+def _load(source: ModelSource, dtype: torch.dtype, loading: dict[str, Any], spec: ReadSpec) -> PreTrainedModel:
+    """``loading``: what ``from_pretrained`` is told besides the config and the dtype."""
+    name, trust = f"model {source.name}", {"trust_remote_code": loading["trust_remote_code"]}
+    config = read_config(source, **trust)
     with torch.device("meta"):
         empty = AutoModel.from_config(config, **trust)
     if empty.main_input_name != "input_ids":

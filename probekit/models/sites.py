@@ -85,7 +85,7 @@ def _parts(x: Tensor, y: Tensor, calls: list[_Call]) -> tuple[str, str] | None:
         if a.order < m.order and _adds_up(x, a.put_out, m.put_out, y):
             return a.name, m.name
     for a, norm, m in _after_norms(x, y, calls):
-        if norm.put_out.shape == x.shape and a.order < norm.order < m.order:
+        if a.order < norm.order < m.order:
             return a.name, m.name
     return None
 

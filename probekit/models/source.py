@@ -32,6 +32,11 @@ class ModelSource:
     gguf_file: str | None = None
     on_hub: bool = False
 
+    @property
+    def pinned(self) -> dict[str, str | None]:
+        """The arguments by which transformers loads this file or version from ``load_from``."""
+        return {"gguf_file": self.gguf_file, "revision": self.revision if self.on_hub else None}
+
     def weight_bytes(self) -> int | None:
         """Of the files that hold the weights; None for a model on the hub, which may not be here yet."""
         if self.on_hub:
@@ -43,8 +48,7 @@ class ModelSource:
 def locate(model: str | Path, *, revision: str | None = None) -> ModelSource:
     """Pin a hub id, a local folder or a ``.gguf`` file to a version.
 
-    Raises:
-        ModelError: nothing there, not a model, or a revision for something that has none.
+    Raises ModelError where nothing is there, or no model, and for a revision of something that has none.
     """
     path = Path(model).expanduser()
     if path.exists():

@@ -57,8 +57,7 @@ def data_words(encoded: Encoded, words: Sequence[Sequence[str]]) -> list[NDArray
 def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load the model's fast tokenizer.
 
-    Raises:
-        ModelError: there is none that transformers can load, or one that knows no words.
+    Raises ModelError if there is none that transformers can load, or one that knows no words.
     """
     transformers_logging.set_verbosity_error()
     name = f"model {source.name}"
@@ -66,10 +65,7 @@ def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> P
         read_config(source, trust_remote_code=trust_remote_code)  # or its faults would be said to be the tokenizer's
     with foreign(name, "no tokenizer could be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(
-            source.load_from,
-            gguf_file=source.gguf_file,
-            revision=source.revision if source.on_hub else None,
-            trust_remote_code=trust_remote_code,
+            source.load_from, **source.pinned, trust_remote_code=trust_remote_code
         )
         special = set(tokenizer.all_special_tokens)
         knows_words = any(token not in special and any(map(str.isalnum, token)) for token in tokenizer.get_vocab())
@@ -111,8 +107,8 @@ def encode(
     A prompt that is too long loses tokens at the end of the text, never of what stands around it; with ``stride`` it
     is read in pieces instead that share so many tokens.
 
-    Raises:
-        InputError: a text that has no tokens at all (``ids`` names it). SpecError: ``max_length`` leaves no room.
+    Raises InputError for a text that has no tokens at all (``ids`` names it), SpecError if ``max_length`` leaves no
+    room.
     """
     n_special = tokenizer.num_special_tokens_to_add() if template.add_special_tokens else 0
     if max_length <= n_special:

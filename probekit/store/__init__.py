@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from probekit.store.cache import Cache, StoredSpec, open_cache, stored_spec
+from probekit.store.cache import Cache, open_cache
 from probekit.store.encoding import stored_values
 from probekit.store.existing import partial_path, windows_of
 from probekit.store.fingerprint import columns_digest, fingerprint, text_digest
-from probekit.store.summary import CacheSummary, describe
-from probekit.store.token_states import TokenStates
+from probekit.store.summary import CacheSummary, describe, stored_spec
+from probekit.store.token_states import SUBWORDS, TokenStates, WordStates, word_matrix
 from probekit.store.verify import DatasetCheck, VerifyReport, verify
-from probekit.store.word_states import SUBWORDS, WordStates, word_matrix
 from probekit.store.writer import CacheWriter, open_writer
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "CacheSummary",
     "CacheWriter",
     "DatasetCheck",
-    "StoredSpec",
     "TokenStates",
     "VerifyReport",
     "WordStates",

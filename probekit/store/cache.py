@@ -7,11 +7,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import h5py
 import numpy as np
@@ -19,53 +18,13 @@ from numpy.typing import NDArray
 
 from probekit.errors import CacheError, SpecError
 from probekit.layers import layer_range
-from probekit.spec import Json
 from probekit.store import layout as names
-from probekit.store.digest import sealed_digest
-from probekit.store.existing import PARTIAL_SUFFIX, partial_path
-from probekit.store.gone import Gone
+from probekit.store.existing import PARTIAL_SUFFIX, found_or_partial
 from probekit.store.hashing import hash_datasets, stored_digest
 from probekit.store.pread import FileRows, Identity, identity_of, read_span, replaced
-from probekit.store.structure import Block, Structure, check_file, inspect_file, open_checked, typed
+from probekit.store.structure import Structure, check_file, open_checked, typed
 from probekit.store.token_states import TokenStates, decoded, frozen
-from probekit.store.verify import changed, check_sealed
-
-
-@dataclass(frozen=True)
-class StoredSpec:
-    """What a cache file, finished or not, was made from."""
-
-    path: Path
-    spec: Json
-    provenance: Json
-    fingerprint: str
-    sealed: bool
-    n_examples: int
-    n_layers: int
-    n_windows: int
-    windows_done: int
-
-
-def stored_spec(path: str | os.PathLike[str]) -> StoredSpec | None:
-    """What the file at exactly ``path`` (finished or ``.partial``) was made from; None if there is no such file.
-
-    Raises CacheError if the file is not a probekit cache or is damaged.
-    """
-    if not os.path.exists(path):
-        return None
-    structure = inspect_file(Path(path))
-    done = structure.done()
-    return StoredSpec(
-        path=Path(path),
-        spec=structure.spec,
-        provenance=structure.provenance,
-        fingerprint=structure.fingerprint,
-        sealed=structure.sealed(),
-        n_examples=structure.n_examples,
-        n_layers=len(structure.layers),
-        n_windows=len(done),
-        windows_done=int(np.count_nonzero(done)),
-    )
+from probekit.store.verify import changed, check_sealed, whole_digest
 
 
 def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
@@ -80,9 +39,7 @@ def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
     >>> with open_cache("cache.h5") as cache:                                      # doctest: +SKIP
     ...     LogisticRegression().fit(cache.layer(8, pooling="mean"), cache.column("label"))
     """
-    found = Path(path)
-    if not os.path.exists(found) and os.path.exists(partial_path(found)):
-        found = partial_path(found)
+    found = found_or_partial(path)
     identity = check_file(found)
     file, structure = open_checked(found)
     try:
@@ -104,6 +61,25 @@ def open_cache(path: str | os.PathLike[str], *, verify: bool = False) -> Cache:
         raise
 
 
+class Gone:
+    """Stands for a cache that can't be opened again: the error comes when something is asked of it.
+
+    (Raised while a task is unpickled, it would end the pool of processes, and nobody would see why.)
+    """
+
+    def __init__(self, error: CacheError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def ask(*_arguments: Any, **_options: Any) -> Any:
+            raise self._error
+
+        return ask
+
+
 def _open_again(path: Path, seal: bytes, verify: bool) -> Cache | Gone:
     """A cache that another process had open: the same bytes, or what raises an error."""
     try:
@@ -119,11 +95,27 @@ def _open_again(path: Path, seal: bytes, verify: bool) -> Cache | Gone:
 class Cache:
     """A finished cache, made by ``open_cache``. A context manager; it can be pickled (and is then opened anew).
 
-    Arrays stay valid after ``close()``. A pickled cache opens only on a file with the same names, attributes and
-    checksums.
+    ``spec``: everything that determined the values, and ``fingerprint`` its SHA-256; ``provenance``: what else is known
+    of the making. ``model``, ``revision``: of ``spec``, or empty. ``layers``: those stored, ascending; 0 is the
+    embeddings. ``final_norm``: those to which the model's final norm was applied. ``poolings``: in the order they were
+    asked for. ``columns``: the input's, in its order. Arrays stay valid after ``close()``. A pickled cache opens only
+    on a file with the same names, attributes and checksums.
     """
 
     def __init__(self, file: h5py.File, structure: Structure, identity: Identity, *, verify: bool) -> None:
+        self.path: Final = structure.path
+        self.spec: Final = structure.spec
+        self.provenance: Final = structure.provenance
+        self.fingerprint: Final = structure.fingerprint
+        self.model: Final = str(self.spec.get("model") or "")
+        self.revision: Final = str(self.spec.get("revision") or "")
+        self.layers: Final = structure.layers
+        self.n_layers: Final = len(self.layers)
+        self.final_norm: Final = structure.final_norm
+        self.poolings: Final = structure.poolings
+        self.n_examples: Final = structure.n_examples
+        self.d_model: Final = structure.d_model
+        self.columns: Final = structure.columns
         self._file = file
         self._structure = structure
         self._identity = identity
@@ -136,9 +128,7 @@ class Cache:
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -153,76 +143,11 @@ class Cache:
         """Close the file. Safe to repeat."""
         self._file.close()
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._structure.path
-
-    @property
-    def spec(self) -> Json:
-        """Everything that determined the values."""
-        return self._structure.spec
-
-    @property
-    def provenance(self) -> Json:
-        """What else is known about the making (versions, times, the machine)."""
-        return self._structure.provenance
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of ``spec``."""
-        return self._structure.fingerprint
-
     @cached_property
     def seal(self) -> bytes:
         """SHA-256 of all that decides a value: spec, names, attributes and checksums."""
         self._check_open()
-        return sealed_digest(self._structure)
-
-    @property
-    def model(self) -> str:
-        """``spec["model"]``, or an empty string."""
-        return str(self.spec.get("model") or "")
-
-    @property
-    def revision(self) -> str:
-        """``spec["revision"]``, or an empty string."""
-        return str(self.spec.get("revision") or "")
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The stored layers, ascending; 0 is the embeddings."""
-        return self._structure.layers
-
-    @property
-    def n_layers(self) -> int:
-        """How many layers are stored."""
-        return len(self.layers)
-
-    @cached_property
-    def final_norm(self) -> frozenset[int]:
-        """The layers to which the model's final norm was applied."""
-        return final_norm_layers(self._structure)
-
-    @property
-    def poolings(self) -> tuple[str, ...]:
-        """The stored poolings, in the order they were asked for."""
-        return self._structure.poolings
-
-    @property
-    def n_examples(self) -> int:
-        """Rows."""
-        return self._structure.n_examples
-
-    @property
-    def d_model(self) -> int:
-        """Length of a state."""
-        return self._structure.states.shape[1]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the input's columns, in the input's order."""
-        return self._structure.columns
+        return whole_digest(self._structure)
 
     @cached_property
     def ids(self) -> NDArray[np.object_]:
@@ -295,12 +220,10 @@ class Cache:
 
     def tokens(self, k: int) -> TokenStates:
         """The token states of layer ``k``, mapped. Raises SpecError if the cache has none, or not that layer."""
-        self._check_tokens()
-        name = names.token_states_name(self._layer(k))
+        name = self._token_states(k)
         offsets, total = self._read(names.TOKEN_OFFSETS), self._structure.blocks[names.TOKEN_IDS].shape[0]
         if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
             raise CacheError(str(self.path), f"is damaged: {names.TOKEN_OFFSETS} does not go from 0 to {total}")
-        self._check_bytes(name)
         return TokenStates(
             stored=self._map(name),
             offsets=frozen(offsets),
@@ -314,15 +237,17 @@ class Cache:
 
         Raises as ``tokens``; CacheError for a file that changed, when rows are read.
         """
-        self._check_tokens()
-        name = names.token_states_name(self._layer(k))
-        self._check_bytes(name)
+        name = self._token_states(k)
         block = self._structure.blocks[name]
         return FileRows(self._structure.span(name, self._identity), block.shape, block.dtype)
 
-    def _check_tokens(self) -> None:
+    def _token_states(self, k: int) -> str:
+        """The name of a layer's dataset of token states, checked as they have to be."""
         if names.TOKEN_OFFSETS not in self._structure.blocks:
             raise SpecError("tokens", "this cache has pooled states only; extract with --tokens")
+        name = names.token_states_name(self._layer(k))
+        self._check_bytes(name)
+        return name
 
     def _layer(self, k: int) -> int:
         if k in self.layers:
@@ -370,7 +295,12 @@ class Cache:
 
     def _map(self, name: str) -> NDArray[Any]:
         self._check_open()
-        return _mapped(self.path, self._structure.blocks[name])
+        block = self._structure.blocks[name]
+        if not block.n_bytes:
+            return frozen(np.empty(block.shape, dtype=block.dtype))
+        mapped = np.memmap(self.path, dtype=block.dtype, mode="r", offset=block.offset, shape=block.shape)
+        # Only datasets under 512 bytes are not aligned in the file; compiled code may refuse them, so those are copied.
+        return mapped if mapped.flags.aligned else frozen(np.array(mapped))
 
     def _check_open(self) -> None:
         """Offsets hold for the very file that was opened, not for one that took its name since."""
@@ -378,18 +308,3 @@ class Cache:
             raise CacheError(str(self.path), "this cache is closed")
         if not os.path.exists(self.path) or identity_of(self.path.stat()) != self._identity:
             raise replaced(self.path)
-
-
-def final_norm_layers(structure: Structure) -> frozenset[int]:
-    """The layers whose dataset says that the final norm was applied."""
-    return frozenset(
-        int(name.rsplit("/", 1)[1]) for name, block in structure.blocks.items() if block.attrs.get("final_norm") is True
-    )
-
-
-def _mapped(path: Path, block: Block) -> NDArray[Any]:
-    if not block.n_bytes:
-        return frozen(np.empty(block.shape, dtype=block.dtype))
-    mapped = np.memmap(path, dtype=block.dtype, mode="r", offset=block.offset, shape=block.shape)
-    # Only datasets under 512 bytes are not aligned in the file; compiled code may refuse them, so those are copied.
-    return mapped if mapped.flags.aligned else frozen(np.array(mapped))

@@ -17,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import DiskError, InputError
+from probekit.output import sync
 from probekit.spec import CacheLayout, Examples, Json
 from probekit.store import layout as names
-from probekit.store.digest import created_digest, spec_mismatches
-from probekit.store.disk import check_free, disk_errors, reserve, sync_folder, write_at
+from probekit.store.disk import check_free, disk_errors, reserve, write_at
 from probekit.store.fingerprint import fingerprint
 from probekit.store.hashing import example_names, hash_datasets
 from probekit.store.image import SparseImage
 from probekit.store.pread import Identity, identity_of
 from probekit.store.structure import damage_errors, open_checked
+from probekit.store.verify import spec_mismatches, whole_digest
 
 _ALIGN_ABOVE = 512
 _ALIGNMENT = 4096
@@ -78,8 +79,7 @@ def create_partial(
                 file.attrs["provenance"] = json.dumps(provenance, allow_nan=False)
                 file.attrs["provenance_digest"] = fingerprint(provenance)
                 file.attrs["fingerprint"] = fingerprint(spec)
-                _write_examples(file, layout, examples, strings)
-                _write_progress(file, layout)
+                _write_known(file, layout, examples, strings)
                 for plan in names.state_plans(layout):
                     _allocate(file, plan)
                 _write_checksums(file)
@@ -89,7 +89,7 @@ def create_partial(
             _write_digests(building, fd)
             os.fsync(fd)
             _publish(building, partial, stale)
-            sync_folder(partial.parent)
+            sync(partial.parent)
         finally:
             os.close(fd)
             building.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def _write_digests(building: Path, fd: int) -> None:
         raise DiskError(str(building), f"the disk gave back other {' and '.join(wrong)} than were written to it")
     for name, digest in digests.items():
         write_at(fd, memoryview(digest), structure.blocks[names.checksum_name(name)].offset)
-    write_at(fd, memoryview(created_digest(structure)), structure.blocks[names.CREATED].offset)
+    write_at(fd, memoryview(whole_digest(structure, created=True)), structure.blocks[names.CREATED].offset)
 
 
 def _publish(building: Path, partial: Path, stale: Identity | None) -> None:
@@ -156,7 +156,7 @@ def _host() -> str:
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
-def _write_examples(
+def _write_known(
     file: h5py.File, layout: CacheLayout, examples: Examples, strings: dict[str, NDArray[np.object_]]
 ) -> None:
     group = file.create_group("examples")
@@ -166,22 +166,9 @@ def _write_examples(
     for column, values in examples.columns.items():
         if names.column_name(column) not in strings:
             file.create_dataset(names.column_name(column), data=values, track_times=False)
-    file.create_dataset(names.N_TOKENS, data=layout.n_tokens, dtype="<i4", track_times=False)
-    file.create_dataset(names.TRUNCATED, data=layout.truncated, dtype=bool, track_times=False)
-    pooled = file.create_group("pooled")
-    pooled.attrs["poolings"] = json.dumps(list(layout.poolings))
-    if layout.tokens is None:
-        return
-    offsets = np.zeros(len(layout.n_tokens) + 1, dtype="<i8")
-    np.cumsum(layout.n_tokens, out=offsets[1:])
-    file.create_dataset(names.TOKEN_OFFSETS, data=offsets, track_times=False)
-    file.create_dataset(names.TOKEN_IDS, data=layout.tokens.ids, dtype="<i4", track_times=False)
-    file.create_dataset(names.TOKEN_SPECIAL, data=layout.tokens.special, dtype=bool, track_times=False)
-    file.create_dataset(names.TOKEN_WORD, data=layout.tokens.word, dtype="<i4", track_times=False)
-
-
-def _write_progress(file: h5py.File, layout: CacheLayout) -> None:
-    file.create_dataset(names.WINDOWS, data=np.array(layout.windows, dtype="<i8"), track_times=False)
+    file.create_group("pooled").attrs["poolings"] = json.dumps(list(layout.poolings))
+    for name, numbers in names.known_arrays(layout).items():
+        file.create_dataset(name, data=numbers, track_times=False)
     _write_zeros(file, names.DONE, len(layout.windows))
     _write_zeros(file, names.SEALED, 1)
     _write_zeros(file, names.WINDOW_CHECKSUMS, len(layout.windows), 32)

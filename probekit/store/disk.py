@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from probekit.errors import DiskError
-from probekit.output import sync
 
 PIECE_BYTES = 1 << 20
 """Bytes handed to the kernel at a time: 9 MB at once took 2.5 to 4 times as long (ext4, dirty pages throttled)."""
@@ -68,11 +67,6 @@ def write_at(fd: int, data: memoryview, offset: int) -> None:
 def sync_data(fd: int) -> None:
     """Wait until the file's contents are on the disk (``fdatasync``; macOS has only ``fsync``)."""
     getattr(os, "fdatasync", os.fsync)(fd)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until a rename inside ``folder`` is on the disk."""
-    sync(folder)
 
 
 def readable(n_bytes: int) -> str:

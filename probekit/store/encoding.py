@@ -56,12 +56,8 @@ def from_bfloat16(stored: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def _to_float16(states: NDArray[np.float32], out: NDArray[Any]) -> None:
-    np.copyto(out, states, casting="unsafe")
-
-
 ENCODERS: dict[str, Callable[[NDArray[np.float32], NDArray[Any]], None]] = {
-    "float16": _to_float16,
+    "float16": lambda states, out: np.copyto(out, states, casting="unsafe"),
     "bfloat16": to_bfloat16,
 }
 """How states become stored values; float32 needs nothing."""
@@ -69,11 +65,10 @@ ENCODERS: dict[str, Callable[[NDArray[np.float32], NDArray[Any]], None]] = {
 
 def stored_values(states: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
     """What a cache of that storage dtype would give back for ``states``, as float32."""
-    if dtype not in ENCODERS:
-        return states
-    flat = np.ascontiguousarray(states, dtype=np.float32).reshape(-1)
+    if dtype == "float16":
+        return states.astype(np.float16).astype(np.float32)
     if dtype == "bfloat16":
-        bits = np.empty(flat.size, dtype=np.uint16)
-        to_bfloat16(flat, bits)
-        return from_bfloat16(bits).reshape(states.shape)
-    return flat.astype(np.float16).astype(np.float32).reshape(states.shape)
+        bits = np.empty(states.shape, dtype=np.uint16)
+        to_bfloat16(np.ascontiguousarray(states, dtype=np.float32), bits)
+        return from_bfloat16(bits)
+    return states

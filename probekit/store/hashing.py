@@ -1,4 +1,8 @@
-"""SHA-256 of datasets, read back from the file."""
+"""SHA-256 of datasets and of windows, read back from the file.
+
+The checksum of a window of an unfinished file says whether a bit flipped before sealing: then it is done again.
+Datasets of states are hashed whole and by window in one reading.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,13 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import h5py
 
+from probekit.spec import CacheLayout
+from probekit.store import layout as names
 from probekit.store.fingerprint import update_with_texts
-from probekit.store.layout import checksum_name, is_states
 from probekit.store.pread import Identity, hash_span
 from probekit.store.structure import Structure
 
@@ -24,7 +30,7 @@ def data_names(structure: Structure) -> list[str]:
 
 def example_names(structure: Structure) -> list[str]:
     """Those of them that are known at creation: all but the states."""
-    return [name for name in data_names(structure) if not is_states(name)]
+    return [name for name in data_names(structure) if not names.is_states(name)]
 
 
 def hash_datasets(
@@ -48,7 +54,7 @@ def hash_parts(
 
 def stored_digest(structure: Structure, name: str) -> bytes:
     """The checksum of a dataset that stands in the file."""
-    return structure.read(checksum_name(name)).tobytes()
+    return structure.read(names.checksum_name(name)).tobytes()
 
 
 def _hash_text(file: h5py.File, name: str) -> bytes:
@@ -57,3 +63,46 @@ def _hash_text(file: h5py.File, name: str) -> bytes:
     texts = (raw.decode("utf-8", "surrogateescape") for raw in file[name][()])
     update_with_texts(digest, texts)
     return digest.digest()
+
+
+def window_checksum(parts: Iterable[bytes]) -> bytes:
+    """The checksum of a window: of the digests of its parts, one for each dataset in the order of ``state_plans``."""
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def hash_states(structure: Structure, layout: CacheLayout) -> tuple[dict[str, bytes], list[bytes]]:
+    """SHA-256 of each dataset of states, and the checksum of each window, of the same reading."""
+    found = hash_parts(structure, _edges(layout))
+    parts = [of_window for _, of_window in found.values()]
+    return {name: whole for name, (whole, _) in found.items()}, [window_checksum(p) for p in zip(*parts, strict=True)]
+
+
+def damaged_windows(structure: Structure, layout: CacheLayout, which: Iterable[int]) -> list[int]:
+    """Those of the windows ``which`` that are not as they were written; none in a file of an earlier version."""
+    if names.WINDOW_CHECKSUMS not in structure.blocks:
+        return []
+    edges = _edges(layout)
+    stored = structure.read(names.WINDOW_CHECKSUMS)
+    return [i for i in which if stored[i].tobytes() != _window_now(structure, edges, i)]
+
+
+def _window_now(structure: Structure, edges: Mapping[str, Sequence[int]], index: int) -> bytes:
+    parts = []
+    for name, ends in edges.items():
+        span = structure.span(name)
+        start = ends[index - 1] if index else 0
+        part = replace(span, offset=span.offset + start, n_bytes=ends[index] - start)
+        parts.append(hash_span(part)[0])
+    return window_checksum(parts)
+
+
+def _edges(layout: CacheLayout) -> dict[str, list[int]]:
+    """Where in each dataset of states, in bytes, each window ends."""
+    rows = [stop for _, stop in layout.windows]
+    tokens = names.token_offsets(layout)
+    edges = {}
+    for plan in names.state_plans(layout):
+        row_bytes = plan.shape[1] * plan.dtype.itemsize
+        of_tokens = plan.name.startswith("/tokens/")
+        edges[plan.name] = [int(tokens[row]) * row_bytes if of_tokens else row * row_bytes for row in rows]
+    return edges

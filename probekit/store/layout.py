@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probekit.errors import SpecError
 from probekit.spec import CacheLayout, Examples
@@ -25,11 +27,11 @@ DONE = "/progress/done"
 SEALED = "/progress/sealed"
 WINDOWS = "/progress/windows"
 WINDOW_CHECKSUMS = "/progress/checksums"
-"""Per window, written before its mark: see ``windows.py``. Absent in files of earlier versions."""
+"""Per window, written before its mark: see ``hashing.py``. Absent in files of earlier versions."""
 CREATED = "/progress/created"
-"""What the file was before its states came: see ``digest.py``. Absent in files of earlier versions."""
+"""What the file was before its states came: see ``verify.py``. Absent in files of earlier versions."""
 WHOLE = "/checksums/whole"
-"""What the finished file is as a whole: see ``digest.py``. Absent in files of earlier versions."""
+"""What the finished file is as a whole: see ``verify.py``. Absent in files of earlier versions."""
 EXAMPLE_IDS = "/examples/id"
 TEXTS = "/examples/text"
 N_TOKENS = "/examples/n_tokens"
@@ -58,12 +60,7 @@ class DatasetPlan:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of the values in bytes."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+    attrs: Mapping[str, Any]
 
 
 def pooled_name(pooling: str, layer: int) -> str:
@@ -121,6 +118,25 @@ def state_plans(layout: CacheLayout) -> list[DatasetPlan]:
     return plans
 
 
+def token_offsets(layout: CacheLayout) -> NDArray[np.int64]:
+    """(n_examples + 1,) where each example's tokens begin, and the end of the last one's."""
+    return np.concatenate([[0], np.cumsum(layout.n_tokens, dtype=np.int64)])
+
+
+def known_arrays(layout: CacheLayout) -> dict[str, NDArray[Any]]:
+    """The datasets of numbers that are known at creation, besides the input's columns, as they are stored."""
+    arrays: dict[str, NDArray[Any]] = {
+        N_TOKENS: np.asarray(layout.n_tokens, dtype="<i4"),
+        TRUNCATED: np.asarray(layout.truncated, dtype=bool),
+    }
+    if layout.tokens is not None:
+        arrays[TOKEN_OFFSETS] = np.asarray(token_offsets(layout), dtype="<i8")
+        arrays[TOKEN_IDS] = np.asarray(layout.tokens.ids, dtype="<i4")
+        arrays[TOKEN_SPECIAL] = np.asarray(layout.tokens.special, dtype=bool)
+        arrays[TOKEN_WORD] = np.asarray(layout.tokens.word, dtype="<i4")
+    return arrays | {WINDOWS: np.array(layout.windows, dtype="<i8")}
+
+
 def check_layout(layout: CacheLayout, examples: Examples) -> None:
     """Raise SpecError if the parts of ``layout`` contradict each other or the examples."""
     n = len(examples)
@@ -154,7 +170,8 @@ def estimated_bytes(layout: CacheLayout, examples: Examples, *, store_text: bool
     """Bytes that the whole file will take, slightly more than less."""
     plans = state_plans(layout)
     n = len(examples)
-    total = sum(plan.n_bytes for plan in plans) + (len(plans) + len(examples.columns) + 16) * _BYTES_PER_OBJECT
+    total = sum(math.prod(plan.shape) * plan.dtype.itemsize for plan in plans)
+    total += (len(plans) + len(examples.columns) + 16) * _BYTES_PER_OBJECT
     total += n * (4 + 1 + 8)
     if layout.tokens is not None:
         total += len(layout.tokens.ids) * (4 + 1 + 4)

@@ -45,23 +45,6 @@ _DAMAGE = (
     MemoryError,
     SpecError,  # a spec with NaN or 1e999 in it has no fingerprint
 )
-_KINDS = {
-    names.EXAMPLE_IDS: "O",
-    names.TEXTS: "O",
-    names.N_TOKENS: "i",
-    names.TRUNCATED: "b",
-    names.TOKEN_OFFSETS: "i",
-    names.TOKEN_IDS: "i",
-    names.TOKEN_SPECIAL: "b",
-    names.TOKEN_WORD: "i",
-    names.WINDOWS: "i",
-    names.DONE: "u",
-    names.SEALED: "u",
-    names.WINDOW_CHECKSUMS: "u",
-    names.CREATED: "u",
-    names.WHOLE: "u",
-}
-"""What kind of NumPy type each of probekit's own datasets has."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +86,17 @@ class Structure:
         return self.blocks[names.N_TOKENS].shape[0]
 
     @property
-    def states(self) -> Block:
-        """Any of the datasets of hidden states."""
-        if self.poolings:
-            return self.blocks[names.pooled_name(self.poolings[0], self.layers[0])]
-        return self.blocks[names.token_states_name(self.layers[0])]
+    def d_model(self) -> int:
+        """Length of a state, pooled or of a token."""
+        first = self.layers[0]
+        name = names.pooled_name(self.poolings[0], first) if self.poolings else names.token_states_name(first)
+        return self.blocks[name].shape[1]
+
+    @property
+    def final_norm(self) -> frozenset[int]:
+        """The layers to which the model's final norm was applied, as their datasets say."""
+        normed = [name for name, block in self.blocks.items() if block.attrs.get("final_norm") is True]
+        return frozenset(int(name.rsplit("/", 1)[1]) for name in normed)
 
     def span(self, name: str, identity: Identity | None = None) -> Span:
         """Where in the file the bytes of a dataset are."""
@@ -194,9 +183,7 @@ def _structure(path: Path, file: h5py.File) -> Structure:
     if not {"format", "spec", "provenance", "fingerprint"} <= set(file.attrs):
         raise CacheError(str(path), "is not a probekit cache")
     size = path.stat().st_size
-    groups: dict[str, h5py.Group] = {}
-    datasets: dict[str, tuple[h5py.Dataset, Block]] = {}
-    _walk(file, path, size, groups, datasets)
+    datasets = _walk(file, path, size)
     # Only now may HDF5 follow a reference to a text, be it of an attribute or of a dataset.
     heaps = check_heaps(path, [(block.offset, block.offset + block.n_bytes) for _, block in datasets.values()])
     root = _attributes(file, path, "/")
@@ -225,9 +212,9 @@ def _structure(path: Path, file: h5py.File) -> Structure:
         provenance=provenance,
         provenance_digest=root.get("provenance_digest"),
         fingerprint=root["fingerprint"],
-        columns=_names(_attributes(groups["/examples"], path, "/examples")["columns"]),
-        poolings=_names(_attributes(groups["/pooled"], path, "/pooled")["poolings"]),
-        layers=_layers(blocks),
+        columns=_names(_attributes(file["/examples"], path, "/examples")["columns"]),
+        poolings=_names(_attributes(file["/pooled"], path, "/pooled")["poolings"]),
+        layers=tuple(sorted({int(name.rsplit("/", 1)[1]) for name in blocks if names.is_states(name)})),
         blocks=blocks,
     )
     _check_shapes(structure)
@@ -241,14 +228,9 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _walk(
-    file: h5py.File,
-    path: Path,
-    size: int,
-    groups: dict[str, h5py.Group],
-    datasets: dict[str, tuple[h5py.Dataset, Block]],
-) -> None:
-    """Fill ``groups`` and ``datasets`` by their absolute names; the blocks have no attributes yet."""
+def _walk(file: h5py.File, path: Path, size: int) -> dict[str, tuple[h5py.Dataset, Block]]:
+    """All datasets by their absolute names; the blocks have no attributes yet."""
+    datasets: dict[str, tuple[h5py.Dataset, Block]] = {}
     seen = {h5py.h5o.get_info(file.id).addr}
     todo = [("", file.id)]
     while todo:
@@ -262,14 +244,13 @@ def _walk(
                 raise _refusal(path, name, "a second name of another object")
             seen.add(info.addr)
             if info.type == h5py.h5o.TYPE_GROUP and name.count("/") < _MAX_DEPTH:
-                child = h5py.h5o.open(group, raw)
-                groups[name] = h5py.Group(child)
-                todo.append((name, child))
+                todo.append((name, h5py.h5o.open(group, raw)))
             elif info.type == h5py.h5o.TYPE_DATASET:
                 dataset = h5py.Dataset(h5py.h5o.open(group, raw))
                 datasets[name] = dataset, _block(dataset, path, name, size)
             else:
                 raise _refusal(path, name, "neither a group nor a dataset")
+    return datasets
 
 
 def _block(dataset: h5py.Dataset, path: Path, name: str, size: int) -> Block:
@@ -318,44 +299,45 @@ def _attributes(item: h5py.Group | h5py.Dataset, path: Path, name: str) -> Json:
     return values
 
 
-def _layers(blocks: dict[str, Block]) -> tuple[int, ...]:
-    return tuple(sorted({int(name.rsplit("/", 1)[1]) for name in blocks if names.is_states(name)}))
-
-
 def _check_shapes(structure: Structure) -> None:
-    """All that later code relies on: which datasets there are and how their lengths go together."""
+    """All that later code relies on: which datasets there are, of what kind, and how their lengths go together."""
     blocks = structure.blocks
-    n = blocks[names.N_TOKENS].shape[0]
-    d = structure.states.shape[1]
-    expected: dict[str, tuple[int, ...]] = {
-        names.EXAMPLE_IDS: (n,),
-        names.N_TOKENS: (n,),
-        names.TRUNCATED: (n,),
-        names.SEALED: (1,),
-        names.DONE: blocks[names.DONE].shape[:1],
-        names.WINDOWS: (blocks[names.DONE].shape[0], 2),
+    n, n_windows = blocks[names.N_TOKENS].shape[0], blocks[names.DONE].shape[0]
+    needed: dict[str, tuple[str, tuple[int, ...]]] = {
+        names.EXAMPLE_IDS: ("O", (n,)),
+        names.N_TOKENS: ("i", (n,)),
+        names.TRUNCATED: ("b", (n,)),
+        names.SEALED: ("u", (1,)),
+        names.DONE: ("u", (n_windows,)),
+        names.WINDOWS: ("i", (n_windows, 2)),
     }
-    later: dict[str, tuple[int, ...]] = {names.TEXTS: (n,), names.CREATED: (32,), names.WHOLE: (32,)}
-    later[names.WINDOW_CHECKSUMS] = (blocks[names.DONE].shape[0], 32)
-    expected |= {name: shape for name, shape in later.items() if name in blocks}
-    expected |= {names.column_name(column): (n,) for column in structure.columns}
+    optional: dict[str, tuple[str, tuple[int, ...]]] = {
+        names.TEXTS: ("O", (n,)),
+        names.CREATED: ("u", (32,)),
+        names.WHOLE: ("u", (32,)),
+        names.WINDOW_CHECKSUMS: ("u", (n_windows, 32)),
+    }
+    d = structure.d_model
+    columns = {names.column_name(column): (n,) for column in structure.columns}
     states = {names.pooled_name(pooling, layer): (n, d) for pooling in structure.poolings for layer in structure.layers}
     if names.TOKEN_OFFSETS in blocks:
         total = blocks[names.TOKEN_IDS].shape[0]
-        expected[names.TOKEN_OFFSETS] = (n + 1,)
-        expected |= dict.fromkeys((names.TOKEN_IDS, names.TOKEN_SPECIAL, names.TOKEN_WORD), (total,))
+        needed[names.TOKEN_OFFSETS] = ("i", (n + 1,))
+        needed |= {names.TOKEN_IDS: ("i", (total,)), names.TOKEN_SPECIAL: ("b", (total,))}
+        needed[names.TOKEN_WORD] = ("i", (total,))
         states |= {names.token_states_name(layer): (total, d) for layer in structure.layers}
-    for name, shape in (expected | states).items():
+    own = needed | {name: form for name, form in optional.items() if name in blocks}
+    for name, shape in ({name: shape for name, (_, shape) in own.items()} | columns | states).items():
         if blocks[name].shape != shape:
             raise CacheError(
                 str(structure.path), f"is damaged: {name} must have shape {shape}", f"{blocks[name].shape}"
             )
-    for name in states:
-        if blocks[name].dtype != names.STORAGE_DTYPES.get(blocks[name].attrs.get("dtype", "")):
-            raise CacheError(str(structure.path), f"is damaged: {name} has no valid dtype", str(blocks[name].dtype))
-    for name, kind in _KINDS.items():
-        if name in blocks and blocks[name].dtype.kind != kind:
-            raise CacheError(str(structure.path), f"is damaged: {name} has no valid dtype", str(blocks[name].dtype))
+    odd = [name for name, (kind, _) in own.items() if blocks[name].dtype.kind != kind]
+    odd += [
+        name for name in states if blocks[name].dtype != names.STORAGE_DTYPES.get(blocks[name].attrs.get("dtype", ""))
+    ]
+    if odd:
+        raise CacheError(str(structure.path), f"is damaged: {odd[0]} has no valid dtype", str(blocks[odd[0]].dtype))
     for name in blocks:
         if name.startswith(("/progress/", "/checksums/")):
             continue

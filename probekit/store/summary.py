@@ -11,9 +11,8 @@ import numpy as np
 
 from probekit.spec import Json
 from probekit.store import layout as names
-from probekit.store.cache import final_norm_layers
-from probekit.store.existing import partial_path
-from probekit.store.structure import inspect_file
+from probekit.store.existing import found_or_partial
+from probekit.store.structure import Structure, inspect_file
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,15 @@ def describe(path: str | os.PathLike[str]) -> CacheSummary:
 
     Raises CacheError if the file is missing, foreign, damaged or hostile.
     """
-    found = Path(path)
-    if not os.path.exists(found) and os.path.exists(partial_path(found)):
-        found = partial_path(found)
-    structure = inspect_file(found)
+    return _summary(inspect_file(found_or_partial(path)))
+
+
+def stored_spec(path: str | os.PathLike[str]) -> CacheSummary | None:
+    """The same of the file at exactly ``path`` (finished or ``.partial``); None if there is no such file."""
+    return _summary(inspect_file(Path(path))) if os.path.exists(path) else None
+
+
+def _summary(structure: Structure) -> CacheSummary:
     blocks = structure.blocks
     done, windows = structure.done(), structure.read(names.WINDOWS)
     first = structure.layers[0]
@@ -64,16 +68,16 @@ def describe(path: str | os.PathLike[str]) -> CacheSummary:
     pooled = blocks[names.pooled_name(structure.poolings[0], first)] if structure.poolings else None
     kinds = {column: blocks[names.column_name(column)] for column in structure.columns}
     return CacheSummary(
-        path=found,
+        path=structure.path,
         sealed=structure.sealed(),
         format_version=structure.format_version,
         fingerprint=structure.fingerprint,
         spec=structure.spec,
         provenance=structure.provenance,
         n_examples=structure.n_examples,
-        d_model=structure.states.shape[1],
+        d_model=structure.d_model,
         layers=structure.layers,
-        final_norm=final_norm_layers(structure),
+        final_norm=structure.final_norm,
         poolings=structure.poolings,
         pooled_dtype=pooled.attrs["dtype"] if pooled is not None else None,
         token_dtype=blocks[names.token_states_name(first)].attrs["dtype"] if has_tokens else None,

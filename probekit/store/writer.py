@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,18 +14,25 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from probekit.errors import CacheError, DiskError, NonFiniteError, SpecError
+from probekit.output import sync
 from probekit.spec import CacheLayout, Examples, Json, WindowStates
 from probekit.store import layout as names
-from probekit.store.comparison import compare_layouts
 from probekit.store.creation import create_partial
-from probekit.store.digest import sealed_digest
-from probekit.store.disk import disk_errors, sync_data, sync_folder, write_at
+from probekit.store.disk import disk_errors, sync_data, write_at
 from probekit.store.encoding import ENCODERS, LARGEST, first_misfit
-from probekit.store.existing import PARTIAL_SUFFIX, check_examples, check_final, fingerprint_of, partial_path, resumable
+from probekit.store.existing import (
+    PARTIAL_SUFFIX,
+    check_final,
+    compare_layouts,
+    fingerprint_of,
+    partial_path,
+    resumable,
+)
+from probekit.store.hashing import damaged_windows, hash_states, window_checksum
 from probekit.store.lock import locked, release
 from probekit.store.pread import identity_of
 from probekit.store.structure import Structure, damage_errors, open_checked
-from probekit.store.windows import damaged_windows, hash_states, window_checksum
+from probekit.store.verify import check_examples, whole_digest
 
 _ENCODE_VALUES = 1 << 18
 _WRITTEN, _SPLIT = 1, 2  # marks of a window; see Structure.done
@@ -124,19 +130,19 @@ class CacheWriter:
         self._allow_nonfinite = allow_nonfinite
         self._done = structure.done()
         self._digests_at = structure.blocks.get(names.WINDOW_CHECKSUMS)
-        self._token_offsets = np.zeros(len(layout.n_tokens) + 1, dtype=np.int64)
-        np.cumsum(layout.n_tokens, out=self._token_offsets[1:])
+        self._token_offsets = names.token_offsets(layout)
         with disk_errors(structure.path, _ADVICE):
             self._fd = os.open(structure.path, os.O_RDWR)
-            self.damaged = self._damaged()
+            # Marked as done, but not as they were written: to be done again.
+            done = np.flatnonzero(self._done)
+            no_mark = done[self._done[done] > _SPLIT].tolist()
+            self.damaged = sorted({*no_mark, *damaged_windows(structure, layout, done.tolist())})
             self._mark_pending(self.damaged)
 
     def __enter__(self) -> CacheWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.close()
 
     def pending(self) -> list[int]:
@@ -219,17 +225,23 @@ class CacheWriter:
             for name, digest in {**digests, **of_states}.items():
                 write_at(self._fd, memoryview(digest), structure.blocks[names.checksum_name(name)].offset)
             if names.WHOLE in structure.blocks:
-                write_at(self._fd, memoryview(sealed_digest(structure)), structure.blocks[names.WHOLE].offset)
+                write_at(self._fd, memoryview(whole_digest(structure)), structure.blocks[names.WHOLE].offset)
             sync_data(self._fd)
             write_at(self._fd, memoryview(b"\1"), structure.blocks[names.SEALED].offset)
             os.fsync(self._fd)
-            self._check_name_is_free()
+            # Where locks do not work, another process may have finished the very same cache: then nothing is lost.
+            taken = not self._overwrite and self.path.exists()
+            if taken and fingerprint_of(self.path) != structure.fingerprint:
+                raise CacheError(
+                    str(self.path),
+                    "something was put here while the cache was made; move it away or use --overwrite, and run again",
+                )
             try:
                 os.replace(structure.path, self.path)
             except FileNotFoundError:
                 if not self._is_lost():
                     raise
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
 
     def close(self) -> None:
         """Let go of the file and the lock; what is unfinished stays for the next run. Safe to repeat."""
@@ -241,12 +253,6 @@ class CacheWriter:
     def _check_open(self) -> None:
         if self._fd < 0:
             raise CacheError(str(self.path), "this writer is closed")
-
-    def _damaged(self) -> list[int]:
-        """The windows that are marked as done and are not as they were written: to be done again."""
-        done = np.flatnonzero(self._done)
-        no_mark = done[self._done[done] > _SPLIT].tolist()
-        return sorted({*no_mark, *damaged_windows(self._structure, self._layout, done.tolist())})
 
     def _mark_pending(self, windows: list[int]) -> None:
         """Have these windows done again, by the next run too should this one end before."""
@@ -260,26 +266,14 @@ class CacheWriter:
 
         Raises CacheError if the unfinished file is gone and the finished one is not this.
         """
-        mine = os.fstat(self._fd)
         with suppress(FileNotFoundError):
-            there = self._structure.path.stat()
-            if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+            if os.path.samestat(self._structure.path.stat(), os.fstat(self._fd)):
                 return False
         if fingerprint_of(self.path) == self._structure.fingerprint:
             return True
         raise CacheError(
             str(self._structure.path), "was replaced or removed while it was written; run the same command again"
         )
-
-    def _check_name_is_free(self) -> None:
-        if self._overwrite or not self.path.exists():
-            return
-        # Where locks do not work, another process may have finished the very same cache: then nothing is lost.
-        if fingerprint_of(self.path) != self._structure.fingerprint:
-            raise CacheError(
-                str(self.path),
-                "something was put here while the cache was made; move it away or use --overwrite, and run again",
-            )
 
     def _write_states(self, name: str, values: NDArray[np.float32], *, first_row: int, where: str) -> bytes:
         """Write the states of one dataset; SHA-256 of the bytes written."""

@@ -280,7 +280,7 @@ def test_stored_spec(tmp_path):
     with begin(path, layout) as writer:
         writer.write_window(make_states(layout, 0))
         partial = stored_spec(f"{path}.partial")
-        assert (partial.sealed, partial.windows_done, partial.n_windows, partial.n_layers) == (False, 1, 3, 3)
+        assert (partial.sealed, partial.windows_done, partial.n_windows, len(partial.layers)) == (False, 1, 3, 3)
         assert stored_spec(path) is None
     (tmp_path / "other.h5").write_text("label,text\n")
     with pytest.raises(CacheError, match="not a probekit cache"):

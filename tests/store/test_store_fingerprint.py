@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from probekit.errors import SpecError
 from probekit.store import columns_digest, fingerprint, text_digest
-from probekit.store.comparison import first_difference
+from probekit.store.existing import first_difference
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
