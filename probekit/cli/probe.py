@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,6 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probekit.evaluate.few_shot import Shots
     from probekit.spec import Result
 
 
@@ -93,6 +93,7 @@ def probe(
 
     Hyper-parameters are chosen on training rows, the best layer on validation rows, the score is of the test rows.
     """
+    asked = locals().copy()
     # Before anything heavy is loaded: what can be wrong whatever is in the caches.
     from probekit.arguments import check_counts
 
@@ -108,32 +109,23 @@ def probe(
     from probekit.cli.progress import Bars
     from probekit.cli.screen import say
     from probekit.evaluate.executor import workers
+    from probekit.evaluate.few_shot import MTEB, Shots
     from probekit.evaluate.plan import ProbeOptions
 
     jobs = joblib.cpu_count() if jobs is None else jobs
-    options = ProbeOptions(
-        layers=layers,
-        probe=probe_names,
-        pooling=pooling,
-        split=split,
-        group=group,
-        task=task,
-        seeds=seeds,
-        controls=control or controls,
-        subword=subword,
-        viterbi=viterbi,
-        max_words=max_words,
-        drop_rare=drop_rare,
-        refit=save_probes is not None and not no_refit,
-        shots=few,
-        transfer=tuple(transfer or ()),
-        verify=verify,
-    )
+    given = {field.name: asked[field.name] for field in fields(ProbeOptions) if field.name in asked}
+    given |= {
+        "probe": probe_names,
+        "controls": control or controls,
+        "refit": save_probes is not None and not no_refit,
+        "shots": MTEB if protocol else Shots(few, draws) if few else None,
+        "transfer": tuple(transfer or ()),
+    }
     with workers(jobs, fork=True) as executor, Bars() as bars:  # workers first: bars have threads
         run = run_probes(
             caches,
             targets,
-            options=options,
+            options=ProbeOptions(**given),
             random_cache=random_cache,
             models=model or (),
             jobs=jobs,
@@ -151,21 +143,18 @@ def probe(
             say(f"wrote {', '.join(map(str, written))}")
 
 
-def _shots(shots: str | None, draws: int, protocol: str | None) -> Shots | None:
+def _shots(shots: str | None, draws: int, protocol: str | None) -> tuple[int, ...]:
+    """The numbers of rows to learn from; none where few-shot curves are not asked for, or as MTEB has them."""
     from probekit.errors import SpecError
 
     if protocol is not None and (protocol != "mteb" or shots is not None):
         raise SpecError(f"--protocol {protocol}", "mteb, without --shots")
-    if shots is None and protocol is None:
-        return None
     if protocol is not None and draws != DRAWS:
         raise SpecError(f"--draws {draws}", f"goes with --shots; mteb's protocol has {DRAWS}")
-    numbers = (shots or "").split(",") if protocol is None else []
+    numbers = [] if shots is None else shots.split(",")
     if not all(number.strip().isdecimal() for number in numbers):
         raise SpecError(f"--shots {shots}", "numbers from 1, with commas")
-    from probekit.evaluate.few_shot import MTEB, Shots
-
-    return MTEB if protocol else Shots(tuple(sorted({int(number) for number in numbers})), draws)
+    return tuple(sorted({int(number) for number in numbers}))
 
 
 def check_outputs(

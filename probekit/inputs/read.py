@@ -72,23 +72,6 @@ def read_examples(
     return make_examples(tables, source, text=text, id_column=id_column, mapping=mapping, blank_texts=blank_texts)
 
 
-def examples_from_dataset_dict(
-    dataset_dict: Mapping[str, Any],
-    name: str,
-    *,
-    text: str | None = None,
-    split: str | None = None,
-    id_column: str | None = None,
-) -> Examples:
-    """The same for a ``datasets.DatasetDict`` in memory, called ``name`` in messages and results.
-
-    Class labels, also those in lists, become their names, and -1, which stands for none, a missing value. Raises as
-    ``read_examples`` does.
-    """
-    tables = tables_from_dataset_dict(dataset_dict, name, split=split)
-    return make_examples(tables, name, text=text, id_column=id_column)
-
-
 def _as_list(data: Any) -> list[str | os.PathLike[str]]:
     if isinstance(data, str | os.PathLike):
         return [data]

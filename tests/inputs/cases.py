@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from probekit.errors import ProbekitError
+from probekit.inputs.examples import make_examples
+from probekit.inputs.hub import tables_from_dataset_dict
 from probekit.inputs.read import read_examples
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -26,3 +28,8 @@ def error_of(*sources, **options) -> str:
         read_examples([str(source) for source in sources], **options)
     assert "\n" not in str(caught.value)
     return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def examples_from_dataset_dict(dataset_dict, name):
+    """A DatasetDict as a hub dataset of this name would be read."""
+    return make_examples(tables_from_dataset_dict(dataset_dict, name, split=None), name, text=None, id_column=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from probekit.inputs.parts import part_named
-from probekit.inputs.read import examples_from_dataset_dict, read_examples
-from tests.inputs.cases import error_of, write
+from probekit.inputs.read import read_examples
+from tests.inputs.cases import error_of, examples_from_dataset_dict, write
 
 datasets = pytest.importorskip("datasets")
 
