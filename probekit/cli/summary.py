@@ -30,7 +30,7 @@ def print_summary(summary: CacheSummary, *, full: bool) -> None:
         "model": f"{summary.spec.get('model')} @ {_short(summary.spec.get('revision'), full=full)}{random}",
         "data": f"{summary.provenance.get('dataset')}: {summary.n_examples:,} texts, {summary.total_tokens:,} tokens",
         "truncated": f"{summary.n_truncated:,} texts at {summary.spec.get('max_length')} tokens",
-        **{heading: _said(value) for heading, value in headings(summary.spec).items()},
+        **_asked(summary.spec),
         "layers": _layers(summary.layers, summary.spec.get("n_layers"), summary.spec.get("site"), "stored")
         + (f" (final norm applied at {norm})" if norm else ""),
         "states": f"{', '.join(summary.poolings)} pooling, {summary.d_model} dimensions, computed in "
@@ -85,6 +85,11 @@ def _state(summary: CacheSummary) -> str:
 def _short(revision: object, *, full: bool) -> str:
     text = str(revision)
     return text if full or len(text) <= 24 else f"{text[:19]}…"
+
+
+def _asked(spec: Json) -> dict[str, str]:
+    """What was asked for that makes other states of the same texts."""
+    return {heading: _said(value) for heading, value in headings(spec).items()}
 
 
 def _said(value: object) -> str:

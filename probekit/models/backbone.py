@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from probekit.errors import ModelError
@@ -25,7 +26,6 @@ LENGTHS = (3, 5, 5, 17)
 """Of the texts by which it is found out how a model can be read: two alike, and a short one beside a long one."""
 
 ALONE = "one by one: a text's states depend on what else is in its batch"
-
 
 ROUNDING = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05}
 """By compute dtype, what is still rounding, relative to the states."""
@@ -224,11 +224,10 @@ def prepare(
     position_start, why = _try_packing(model, stack, rows, alone, pad_id)
     harmless = position_start is not None or _padding_is_harmless(model, stack, rows, alone, pad_id)
     single = one_by_one or not harmless
-    changed = [name for name, value in _settings(whole).items() if settings.get(name, value) != value]
-    if changed:
-        name = changed[0]
-        message = f"changes its own settings as it reads ({name}: {settings[name]} became {_settings(whole)[name]})"
-        raise ModelError("the model", f"{message}, so that a text's states depend on those read before it")
+    for name, value in _settings(whole).items():
+        if settings.get(name, value) != value:
+            message = f"changes its own settings as it reads ({name}: {settings[name]} became {value})"
+            raise ModelError("the model", f"{message}, so that a text's states depend on those read before it")
     if single:
         why = ALONE
     return Backbone(
@@ -295,12 +294,9 @@ def _packed_inputs(
 
 def _padded_inputs(rows: Sequence[list[int]], pad_id: int, device: torch.device) -> dict[str, Tensor]:
     """Pad on the right: absolute and rotary positions then need no correction, whatever side the tokenizer prefers."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
+    tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id)
+    mask = pad_sequence([torch.ones_like(tensor) for tensor in tensors], batch_first=True)
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 

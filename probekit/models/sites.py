@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -53,19 +54,14 @@ def _watch_first_block(model: nn.Module, stack: Stack, inputs: Mapping[str, Any]
     """Input and output of the first block, and the calls inside it that keep the shape of the states."""
     block = stack.blocks[0]
     calls: dict[str, _Call] = {}
-    handles = []
 
-    def watch(name: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            out = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
-            if isinstance(out, Tensor) and name not in calls:
-                first = args[0] if args and isinstance(args[0], Tensor) else None
-                calls[name] = _Call(name, first, out, len(calls))
+    def see(name: str, _module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        out = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
+        if isinstance(out, Tensor) and name not in calls:
+            first = args[0] if args and isinstance(args[0], Tensor) else None
+            calls[name] = _Call(name, first, out, len(calls))
 
-        return hook
-
-    for name, module in block.named_modules():
-        handles.append(module.register_forward_hook(watch(name)))
+    handles = [module.register_forward_hook(partial(see, name)) for name, module in block.named_modules()]
     taken_in: list[Tensor] = []
     try:
         with torch.inference_mode():

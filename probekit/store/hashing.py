@@ -34,10 +34,9 @@ def example_names(structure: Structure) -> list[str]:
 
 
 def hash_datasets(
-    file: h5py.File, structure: Structure, which: Iterable[str], *, identity: Identity | None = None
+    file: h5py.File, structure: Structure, which: Sequence[str], *, identity: Identity | None = None
 ) -> dict[str, bytes]:
     """SHA-256 of each dataset: of its bytes in the file, or for text of each UTF-8 string after its length."""
-    which = list(which)
     digests = {name: _hash_text(file, name) for name in which if structure.blocks[name].is_text}
     numbers = {name: () for name in which if name not in digests}
     return digests | {name: whole for name, (whole, _) in hash_parts(structure, numbers, identity=identity).items()}

@@ -70,7 +70,6 @@ class Structure:
 
     path: Path
     file_bytes: int
-    format_version: int
     spec: Json
     provenance: Json
     provenance_digest: str | None
@@ -207,7 +206,6 @@ def _structure(path: Path, file: h5py.File) -> Structure:
     structure = Structure(
         path=path,
         file_bytes=size,
-        format_version=version,
         spec=spec,
         provenance=provenance,
         provenance_digest=root.get("provenance_digest"),

@@ -125,7 +125,7 @@ def whole_digest(structure: Structure, *, created: bool = False) -> bytes:
         datasets[name] = [list(block.shape), "text" if block.is_text else block.dtype.str, block.attrs, checksum]
     progress = [names.WINDOWS] if created else [names.WINDOWS, names.DONE]
     content = {
-        "format_version": structure.format_version,
+        "format_version": names.FORMAT_VERSION,
         "spec": structure.spec,
         "columns": structure.columns,
         "poolings": structure.poolings,
