@@ -23,16 +23,6 @@ from probekit.store.structure import Structure
 _MAX_THREADS = 4
 
 
-def data_names(structure: Structure) -> list[str]:
-    """The datasets that have a checksum: everything but progress and the checksums themselves."""
-    return [name for name in sorted(structure.blocks) if not name.startswith(("/progress/", "/checksums/"))]
-
-
-def example_names(structure: Structure) -> list[str]:
-    """Those of them that are known at creation: all but the states."""
-    return [name for name in data_names(structure) if not names.is_states(name)]
-
-
 def hash_datasets(
     file: h5py.File, structure: Structure, which: Sequence[str], *, identity: Identity | None = None
 ) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from probekit.output import sync
 from probekit.spec import CacheLayout, Examples, Json, WindowStates
 from probekit.store import layout as names
 from probekit.store.creation import create_partial
-from probekit.store.disk import disk_errors, sync_data, write_at
+from probekit.store.disk import disk_errors, locked, release, sync_data, write_at
 from probekit.store.encoding import ENCODERS, LARGEST, first_misfit
 from probekit.store.existing import (
     PARTIAL_SUFFIX,
@@ -29,7 +29,6 @@ from probekit.store.existing import (
     resumable,
 )
 from probekit.store.hashing import damaged_windows, hash_states, window_checksum
-from probekit.store.lock import locked, release
 from probekit.store.pread import identity_of
 from probekit.store.structure import Structure, damage_errors, open_checked
 from probekit.store.verify import check_examples, whole_digest
