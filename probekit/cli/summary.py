@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 
 def print_summary(summary: CacheSummary, *, full: bool) -> None:
     """A line per fact; ``full`` adds the columns and how it was made."""
+    revision = str(summary.spec.get("revision"))
+    revision = revision if full or len(revision) <= 24 else f"{revision[:19]}…"
     seed, tokens = summary.spec.get("random_seed"), summary.token_dtype
     random = "" if seed is None else f" (random weights, seed {seed})"
+    unfinished = f"unfinished: {summary.rows_done:,} of {summary.n_examples:,} rows"
+    state = "finished" if summary.sealed else f"{unfinished}; the same command goes on from there"
     every_token = "" if tokens is None else f"; every token as {tokens}"
     norm = ", ".join(map(str, sorted(summary.final_norm)))
     rows = {
-        "cache": f"{summary.path} ({readable(summary.file_bytes)}, {_state(summary)})",
-        "model": f"{summary.spec.get('model')} @ {_short(summary.spec.get('revision'), full=full)}{random}",
+        "cache": f"{summary.path} ({readable(summary.file_bytes)}, {state})",
+        "model": f"{summary.spec.get('model')} @ {revision}{random}",
         "data": f"{summary.provenance.get('dataset')}: {summary.n_examples:,} texts, {summary.total_tokens:,} tokens",
         "truncated": f"{summary.n_truncated:,} texts at {summary.spec.get('max_length')} tokens",
-        **{heading: _said(value) for heading, value in headings(summary.spec).items()},
+        **_asked(summary.spec),
         "layers": _layers(summary.layers, summary.spec.get("n_layers"), summary.spec.get("site"), "stored")
         + (f" (final norm applied at {norm})" if norm else ""),
         "states": f"{', '.join(summary.poolings)} pooling, {summary.d_model} dimensions, computed in "
@@ -76,15 +80,9 @@ def _print_rows(rows: dict[str, str]) -> None:
     screen(width=None if on_terminal() else 10_000).print(table)
 
 
-def _state(summary: CacheSummary) -> str:
-    if summary.sealed:
-        return "finished"
-    return f"unfinished: {summary.rows_done:,} of {summary.n_examples:,} rows; the same command goes on from there"
-
-
-def _short(revision: object, *, full: bool) -> str:
-    text = str(revision)
-    return text if full or len(text) <= 24 else f"{text[:19]}…"
+def _asked(spec: Json) -> dict[str, str]:
+    """What was asked for that makes other states of the same texts."""
+    return {heading: _said(value) for heading, value in headings(spec).items()}
 
 
 def _said(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from probekit.errors import ModelError
 from probekit.models import packing
-from probekit.models.blocks import Stack, accepted, find_stack, only_states, stream_states, with_last_layer
+from probekit.models.blocks import Receive, Stack, accepted, find_stack, only_states, stream_states, with_last_layer
 from probekit.models.decoder_side import DecoderSide, one_side
 from probekit.models.foreign import first_line
 from probekit.models.sites import at_site
@@ -25,7 +26,6 @@ LENGTHS = (3, 5, 5, 17)
 """Of the texts by which it is found out how a model can be read: two alike, and a short one beside a long one."""
 
 ALONE = "one by one: a text's states depend on what else is in its batch"
-
 
 ROUNDING = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05}
 """By compute dtype, what is still rounding, relative to the states."""
@@ -76,9 +76,7 @@ class Backbone:
         seen = {id(p): p.numel() for block in self.stack.blocks for p in block.parameters()}
         return sum(seen.values())
 
-    def stream(
-        self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
-    ) -> None:
+    def stream(self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Receive) -> None:
         """Read token ids as one batch; ``receive(layer, states)`` gets float32 (total_tokens, d_model), ragged.
 
         The order of tokens is that of ``sequences``. Packed where the model allows it, else padded on the right, or one
@@ -102,9 +100,7 @@ class Backbone:
         with nullcontext() if real is None else self._own_attention(), torch.inference_mode():
             stream_states(self.model, self.stack, inputs, layers=layers, receive=ragged)
 
-    def _stream_alone(
-        self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Callable[[int, Tensor], None]
-    ) -> None:
+    def _stream_alone(self, sequences: Sequence[list[int]], *, layers: tuple[int, ...], receive: Receive) -> None:
         """The same without any batch: all layers of all ``sequences`` are kept until the last one is read."""
         alone = replace(self, position_start=None, single=False)  # (and of one sequence there is no mixture)
         found: dict[int, list[Tensor]] = {layer: [] for layer in sorted(layers)}
@@ -140,11 +136,9 @@ class Backbone:
         alone: list[Tensor] = []
         try:
             self.stream(together, layers=(layer,), receive=lambda _layer, states: batched.append(states))
-        except (torch.OutOfMemoryError, MemoryError):
-            return self  # the run itself halves its batches
-        except (ValueError, IndexError, RuntimeError) as error:
-            if "memory" in str(error):
-                return self
+        except (MemoryError, ValueError, IndexError, RuntimeError) as error:
+            if isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error):
+                return self  # the run itself halves its batches
             return replace(self, single=True, batching=f"one by one: a batch fails ({first_line(error)})")
         self._stream_alone(ends, layers=(layer,), receive=lambda _layer, states: alone.append(states))
         first, *_, last = torch.split(batched[0], [len(text) for text in together])
@@ -192,9 +186,8 @@ def prepare(
 ) -> Backbone:
     """Find out by short runs how a model has to be read: its stack, causality, and whether packing agrees with padding.
 
-    ``side``: of an encoder-decoder model, "encoder" or "decoder". ``site``: "block" for the residual stream, or what
-    the "attention" or the "mlp" adds to it. ``last_layer``: "normed", "raw" or "both", see
-    ``with_last_layer``. ``one_by_one``: read no two texts together, as a cache was read.
+    ``side``, ``site``, ``last_layer``: see ``one_side``, ``at_site`` and ``with_last_layer``. ``one_by_one``: read no
+    two texts together, as a cache was read.
     """
     # Spread over several devices, or quantised, it is where it belongs already.
     spread = hasattr(model, "hf_device_map") or getattr(model, "quantization_method", None) is not None
@@ -224,13 +217,14 @@ def prepare(
     position_start, why = _try_packing(model, stack, rows, alone, pad_id)
     harmless = position_start is not None or _padding_is_harmless(model, stack, rows, alone, pad_id)
     single = one_by_one or not harmless
-    changed = [name for name, value in _settings(whole).items() if settings.get(name, value) != value]
-    if changed:
-        name = changed[0]
-        message = f"changes its own settings as it reads ({name}: {settings[name]} became {_settings(whole)[name]})"
-        raise ModelError("the model", f"{message}, so that a text's states depend on those read before it")
+    for name, value in _settings(whole).items():
+        if settings.get(name, value) != value:
+            message = f"changes its own settings as it reads ({name}: {settings[name]} became {value})"
+            raise ModelError("the model", f"{message}, so that a text's states depend on those read before it")
     if single:
         why = ALONE
+    if not stack.blocks:
+        why = f"{why}; no stack of blocks found, so all layers are kept until the pass ends"
     return Backbone(
         model=model,
         stack=seen_at,
@@ -239,9 +233,7 @@ def prepare(
         dtype_reason=dtype_reason,
         causal=causal,
         position_start=position_start,
-        batching=why
-        if stack.blocks
-        else f"{why}; no stack of blocks found, so all layers are kept until the pass ends",
+        batching=why,
         pad_id=pad_id,
         vocabulary=table,
         max_positions=max_positions,
@@ -254,9 +246,8 @@ def prepare(
 def _length_limit(config: Any) -> int | None:
     """The length up to which a rope that depends on the length is read one way, and above it another (longrope)."""
     parameters = getattr(config, "rope_parameters", None) or {}
-    limit = parameters.get("original_max_position_embeddings") or getattr(
-        config, "original_max_position_embeddings", None
-    )
+    field = "original_max_position_embeddings"
+    limit = parameters.get(field) or getattr(config, field, None)
     return int(limit) if limit and parameters.get("rope_type") == "longrope" else None
 
 
@@ -295,12 +286,9 @@ def _packed_inputs(
 
 def _padded_inputs(rows: Sequence[list[int]], pad_id: int, device: torch.device) -> dict[str, Tensor]:
     """Pad on the right: absolute and rotary positions then need no correction, whatever side the tokenizer prefers."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
+    tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id)
+    mask = pad_sequence([torch.ones_like(tensor) for tensor in tensors], batch_first=True)
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 

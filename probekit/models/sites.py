@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -53,19 +54,14 @@ def _watch_first_block(model: nn.Module, stack: Stack, inputs: Mapping[str, Any]
     """Input and output of the first block, and the calls inside it that keep the shape of the states."""
     block = stack.blocks[0]
     calls: dict[str, _Call] = {}
-    handles = []
 
-    def watch(name: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            out = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
-            if isinstance(out, Tensor) and name not in calls:
-                first = args[0] if args and isinstance(args[0], Tensor) else None
-                calls[name] = _Call(name, first, out, len(calls))
+    def see(name: str, _module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        out = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
+        if isinstance(out, Tensor) and name not in calls:
+            first = args[0] if args and isinstance(args[0], Tensor) else None
+            calls[name] = _Call(name, first, out, len(calls))
 
-        return hook
-
-    for name, module in block.named_modules():
-        handles.append(module.register_forward_hook(watch(name)))
+    handles = [module.register_forward_hook(partial(see, name)) for name, module in block.named_modules()]
     taken_in: list[Tensor] = []
     try:
         with torch.inference_mode():
@@ -84,31 +80,25 @@ def _parts(x: Tensor, y: Tensor, calls: list[_Call]) -> tuple[str, str] | None:
     for a, m in permutations(calls, 2):
         if a.order < m.order and _adds_up(x, a.put_out, m.put_out, y):
             return a.name, m.name
-    for a, norm, m in _after_norms(x, y, calls):
-        if a.order < norm.order < m.order:
-            return a.name, m.name
-    return None
+    return next(_before_norms(x, y, calls), None)
 
 
-def _after_norms(x: Tensor, y: Tensor, calls: list[_Call]) -> Iterator[tuple[_Call, _Call, _Call]]:
+def _before_norms(x: Tensor, y: Tensor, calls: list[_Call]) -> Iterator[tuple[str, str]]:
+    """The same where a norm comes after each part."""
     norms = [call for call in calls if call.taken_in is not None and call.taken_in.shape == x.shape]
     last = [call for call in norms if torch.equal(call.put_out, y)]
     for norm in norms:
         for a in calls:
-            if norm.taken_in is None or not _is_sum(norm.taken_in, x, a.put_out):
+            if norm.taken_in is None or not _same(x + a.put_out, norm.taken_in, a.put_out):
                 continue
-            for m in calls:
+            for m in (call for call in calls if a.order < norm.order < call.order):
                 for end in last:
-                    if end.taken_in is not None and _is_sum(end.taken_in, norm.put_out, m.put_out):
-                        yield a, norm, m
+                    if end.taken_in is not None and _same(norm.put_out + m.put_out, end.taken_in, m.put_out):
+                        yield a.name, m.name
 
 
 def _adds_up(x: Tensor, a: Tensor, m: Tensor, y: Tensor) -> bool:
     return any(_same(total, y, a, m) for total in ((x + a) + m, (a + m) + x))
-
-
-def _is_sum(whole: Tensor, x: Tensor, part: Tensor) -> bool:
-    return _same(x + part, whole, part)
 
 
 def _same(total: Tensor, expected: Tensor, *parts: Tensor) -> bool:

@@ -126,8 +126,8 @@ def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
     except HFValidationError as error:
         raise ModelError(what, "must be a hub id (org/name), a folder or a .gguf file") from error
     commit = None
-    here = isinstance(try_to_load_from_cache(name, ADAPTER_FILES[0], revision=revision), str)
-    files = list(ADAPTER_FILES[:1]) if here else []
+    cached_adapter = try_to_load_from_cache(name, ADAPTER_FILES[0], revision=revision)
+    files = [ADAPTER_FILES[0]] if isinstance(cached_adapter, str) else []
     try:
         if not constants.HF_HUB_OFFLINE:
             info = HfApi().model_info(name, revision=revision)

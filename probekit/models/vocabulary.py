@@ -14,7 +14,6 @@ from probekit.models.tokens import Encoded
 MANY_UNKNOWN = 0.1
 """Share of unknown tokens from which on it is said. WordPiece on its own language has less than 1 in 100."""
 
-
 MOST_LOOKED_AT = 2000
 """Texts, character by character."""
 

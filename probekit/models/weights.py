@@ -81,14 +81,12 @@ def check_weights(source: str, model: PreTrainedModel, found: Mapping[str, Any],
     def matter(names: set[str], prefix: str = "") -> list[str]:
         return sorted(name for name in names if name in used or _part(name, prefix) in used_parts)
 
-    for names, message in (
-        (matter(absent), "weights that the layers need are not in the checkpoint"),
-        (
-            [wrong_shape[name] for name in matter(set(wrong_shape))],
-            "weights are of another shape than config.json says",
-        ),
-        (matter(surplus, model.base_model_prefix), "the checkpoint has weights for which config.json has no place"),
-    ):
+    faults = {
+        "weights that the layers need are not in the checkpoint": matter(absent),
+        "weights are of another shape than config.json says": [wrong_shape[name] for name in matter(set(wrong_shape))],
+        "the checkpoint has weights for which config.json has no place": matter(surplus, model.base_model_prefix),
+    }
+    for message, names in faults.items():
         if names:
             more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
             raise ModelError(source, f"{message}: {', '.join(names[:NAMED])}{more}")

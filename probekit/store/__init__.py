@@ -8,17 +8,14 @@ from probekit.store.existing import partial_path, windows_of
 from probekit.store.fingerprint import columns_digest, fingerprint, text_digest
 from probekit.store.summary import CacheSummary, describe, stored_spec
 from probekit.store.token_states import SUBWORDS, TokenStates, WordStates, word_matrix
-from probekit.store.verify import DatasetCheck, VerifyReport, verify
-from probekit.store.writer import CacheWriter, open_writer
+from probekit.store.verify import verify
+from probekit.store.writer import open_writer
 
 __all__ = [
     "SUBWORDS",
     "Cache",
     "CacheSummary",
-    "CacheWriter",
-    "DatasetCheck",
     "TokenStates",
-    "VerifyReport",
     "WordStates",
     "columns_digest",
     "describe",

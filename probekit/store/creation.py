@@ -20,10 +20,9 @@ from probekit.errors import DiskError, InputError
 from probekit.output import sync
 from probekit.spec import CacheLayout, Examples, Json
 from probekit.store import layout as names
-from probekit.store.disk import check_free, disk_errors, reserve, write_at
+from probekit.store.disk import SparseImage, check_free, disk_errors, reserve, write_at
 from probekit.store.fingerprint import fingerprint
-from probekit.store.hashing import example_names, hash_datasets
-from probekit.store.image import SparseImage
+from probekit.store.hashing import hash_datasets
 from probekit.store.pread import Identity, identity_of
 from probekit.store.structure import damage_errors, open_checked
 from probekit.store.verify import spec_mismatches, whole_digest
@@ -99,7 +98,7 @@ def _write_digests(building: Path, fd: int) -> None:
     """Read the new file back, see that it holds the examples of its spec, and write what tells if they change."""
     file, structure = open_checked(building)
     with file, damage_errors(building):
-        digests = hash_datasets(file, structure, example_names(structure))
+        digests = hash_datasets(file, structure, structure.example_names)
         wrong = spec_mismatches(file, structure, digests)
     if wrong:
         raise DiskError(str(building), f"the disk gave back other {' and '.join(wrong)} than were written to it")

@@ -23,21 +23,10 @@ from probekit.store.structure import Structure
 _MAX_THREADS = 4
 
 
-def data_names(structure: Structure) -> list[str]:
-    """The datasets that have a checksum: everything but progress and the checksums themselves."""
-    return [name for name in sorted(structure.blocks) if not name.startswith(("/progress/", "/checksums/"))]
-
-
-def example_names(structure: Structure) -> list[str]:
-    """Those of them that are known at creation: all but the states."""
-    return [name for name in data_names(structure) if not names.is_states(name)]
-
-
 def hash_datasets(
-    file: h5py.File, structure: Structure, which: Iterable[str], *, identity: Identity | None = None
+    file: h5py.File, structure: Structure, which: Sequence[str], *, identity: Identity | None = None
 ) -> dict[str, bytes]:
     """SHA-256 of each dataset: of its bytes in the file, or for text of each UTF-8 string after its length."""
-    which = list(which)
     digests = {name: _hash_text(file, name) for name in which if structure.blocks[name].is_text}
     numbers = {name: () for name in which if name not in digests}
     return digests | {name: whole for name, (whole, _) in hash_parts(structure, numbers, identity=identity).items()}

@@ -44,7 +44,6 @@ TOKEN_WORD = "/tokens/word"
 OWN_COLUMNS = {"id": EXAMPLE_IDS, "n_tokens": N_TOKENS, "truncated": TRUNCATED}
 """What every cache knows of its rows besides the input's columns."""
 
-_RESERVED_COLUMNS = ("id", "text", "n_tokens", "truncated")
 _BYTES_PER_OBJECT = 16384
 """Room for a dataset's header, its checksum and its alignment in the size estimate."""
 
@@ -96,7 +95,7 @@ def column_name(column: str) -> str:
     if not column:
         return "/examples/%"
     escaped = column.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
-    if column in (*_RESERVED_COLUMNS, "."):
+    if column in (*OWN_COLUMNS, "text", "."):
         escaped = f"%{ord(column[0]):02X}{column[1:]}"
     return f"/examples/{escaped}"
 

@@ -70,7 +70,6 @@ class Structure:
 
     path: Path
     file_bytes: int
-    format_version: int
     spec: Json
     provenance: Json
     provenance_digest: str | None
@@ -97,6 +96,16 @@ class Structure:
         """The layers to which the model's final norm was applied, as their datasets say."""
         normed = [name for name, block in self.blocks.items() if block.attrs.get("final_norm") is True]
         return frozenset(int(name.rsplit("/", 1)[1]) for name in normed)
+
+    @property
+    def data_names(self) -> list[str]:
+        """The datasets that have a checksum: everything but progress and the checksums themselves."""
+        return [name for name in sorted(self.blocks) if not name.startswith(("/progress/", "/checksums/"))]
+
+    @property
+    def example_names(self) -> list[str]:
+        """Those of them that are known at creation: all but the states."""
+        return [name for name in self.data_names if not names.is_states(name)]
 
     def span(self, name: str, identity: Identity | None = None) -> Span:
         """Where in the file the bytes of a dataset are."""
@@ -207,7 +216,6 @@ def _structure(path: Path, file: h5py.File) -> Structure:
     structure = Structure(
         path=path,
         file_bytes=size,
-        format_version=version,
         spec=spec,
         provenance=provenance,
         provenance_digest=root.get("provenance_digest"),
@@ -301,7 +309,7 @@ def _attributes(item: h5py.Group | h5py.Dataset, path: Path, name: str) -> Json:
 
 def _check_shapes(structure: Structure) -> None:
     """All that later code relies on: which datasets there are, of what kind, and how their lengths go together."""
-    blocks = structure.blocks
+    path, blocks = str(structure.path), structure.blocks
     n, n_windows = blocks[names.N_TOKENS].shape[0], blocks[names.DONE].shape[0]
     needed: dict[str, tuple[str, tuple[int, ...]]] = {
         names.EXAMPLE_IDS: ("O", (n,)),
@@ -320,30 +328,25 @@ def _check_shapes(structure: Structure) -> None:
     d = structure.d_model
     columns = {names.column_name(column): (n,) for column in structure.columns}
     states = {names.pooled_name(pooling, layer): (n, d) for pooling in structure.poolings for layer in structure.layers}
-    if names.TOKEN_OFFSETS in blocks:
+    if blocks.keys() & {names.TOKEN_OFFSETS, names.TOKEN_IDS, names.TOKEN_SPECIAL, names.TOKEN_WORD}:
         total = blocks[names.TOKEN_IDS].shape[0]
-        needed[names.TOKEN_OFFSETS] = ("i", (n + 1,))
-        needed |= {names.TOKEN_IDS: ("i", (total,)), names.TOKEN_SPECIAL: ("b", (total,))}
-        needed[names.TOKEN_WORD] = ("i", (total,))
+        needed |= {names.TOKEN_OFFSETS: ("i", (n + 1,)), names.TOKEN_IDS: ("i", (total,))}
+        needed |= {names.TOKEN_SPECIAL: ("b", (total,)), names.TOKEN_WORD: ("i", (total,))}
         states |= {names.token_states_name(layer): (total, d) for layer in structure.layers}
     own = needed | {name: form for name, form in optional.items() if name in blocks}
     for name, shape in ({name: shape for name, (_, shape) in own.items()} | columns | states).items():
         if blocks[name].shape != shape:
-            raise CacheError(
-                str(structure.path), f"is damaged: {name} must have shape {shape}", f"{blocks[name].shape}"
-            )
+            raise CacheError(path, f"is damaged: {name} must have shape {shape}", f"{blocks[name].shape}")
     odd = [name for name, (kind, _) in own.items() if blocks[name].dtype.kind != kind]
     odd += [
         name for name in states if blocks[name].dtype != names.STORAGE_DTYPES.get(blocks[name].attrs.get("dtype", ""))
     ]
     if odd:
-        raise CacheError(str(structure.path), f"is damaged: {odd[0]} has no valid dtype", str(blocks[odd[0]].dtype))
-    for name in blocks:
-        if name.startswith(("/progress/", "/checksums/")):
-            continue
+        raise CacheError(path, f"is damaged: {odd[0]} has no valid dtype", str(blocks[odd[0]].dtype))
+    for name in structure.data_names:
         checksum = blocks[names.checksum_name(name)]
         if (checksum.shape, checksum.dtype) != ((32,), np.dtype("u1")):
-            raise CacheError(str(structure.path), f"is damaged: no checksum for {name}")
+            raise CacheError(path, f"is damaged: no checksum for {name}")
 
 
 def _refusal(path: Path, name: str, what: str) -> CacheError:

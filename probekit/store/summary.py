@@ -70,7 +70,7 @@ def _summary(structure: Structure) -> CacheSummary:
     return CacheSummary(
         path=structure.path,
         sealed=structure.sealed(),
-        format_version=structure.format_version,
+        format_version=names.FORMAT_VERSION,
         fingerprint=structure.fingerprint,
         spec=structure.spec,
         provenance=structure.provenance,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from probekit.errors import CacheError
 from probekit.store import layout as names
 from probekit.store.fingerprint import columns_digest, fingerprint
-from probekit.store.hashing import data_names, example_names, hash_datasets, stored_digest
+from probekit.store.hashing import hash_datasets, stored_digest
 from probekit.store.structure import Structure, damage_errors, open_checked
 
 ATTRIBUTES = "attributes and names"
@@ -70,13 +70,13 @@ def verify(path: str | os.PathLike[str]) -> VerifyReport:
     with file, damage_errors(found):
         if not structure.sealed():
             raise CacheError(str(found), "only a finished cache has checksums; this one is unfinished")
-        return _report(file, structure, data_names(structure))
+        return _report(file, structure, structure.data_names)
 
 
 def check_sealed(file: h5py.File, structure: Structure) -> None:
     """Raise CacheError if anything but states is not as it was sealed."""
     with damage_errors(structure.path):
-        report = _report(file, structure, example_names(structure))
+        report = _report(file, structure, structure.example_names)
     if not report.ok:
         raise changed(structure.path, report.mismatches)
 
@@ -101,7 +101,7 @@ def _report(file: h5py.File, structure: Structure, which: list[str]) -> VerifyRe
 
 def check_examples(file: h5py.File, structure: Structure) -> dict[str, bytes]:
     """SHA-256 of all that an unfinished file holds besides states. Raises CacheError if it is not as it was created."""
-    digests = hash_datasets(file, structure, example_names(structure))
+    digests = hash_datasets(file, structure, structure.example_names)
     wrong = spec_mismatches(file, structure, digests)
     created = is_kept(structure, created=True)
     if created is not None:  # files of earlier versions have their checksums from sealing only
@@ -119,13 +119,13 @@ def whole_digest(structure: Structure, *, created: bool = False) -> bytes:
     ``created``: only of what is known before the states are.
     """
     datasets = {}
-    for name in data_names(structure):
+    for name in structure.data_names:
         block = structure.blocks[name]
         checksum = "" if created and names.is_states(name) else stored_digest(structure, name).hex()
         datasets[name] = [list(block.shape), "text" if block.is_text else block.dtype.str, block.attrs, checksum]
     progress = [names.WINDOWS] if created else [names.WINDOWS, names.DONE]
     content = {
-        "format_version": structure.format_version,
+        "format_version": names.FORMAT_VERSION,
         "spec": structure.spec,
         "columns": structure.columns,
         "poolings": structure.poolings,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from probekit.output import sync
 from probekit.spec import CacheLayout, Examples, Json, WindowStates
 from probekit.store import layout as names
 from probekit.store.creation import create_partial
-from probekit.store.disk import disk_errors, sync_data, write_at
+from probekit.store.disk import disk_errors, locked, release, sync_data, write_at
 from probekit.store.encoding import ENCODERS, LARGEST, first_misfit
 from probekit.store.existing import (
     PARTIAL_SUFFIX,
@@ -29,7 +29,6 @@ from probekit.store.existing import (
     resumable,
 )
 from probekit.store.hashing import damaged_windows, hash_states, window_checksum
-from probekit.store.lock import locked, release
 from probekit.store.pread import identity_of
 from probekit.store.structure import Structure, damage_errors, open_checked
 from probekit.store.verify import check_examples, whole_digest
@@ -164,21 +163,14 @@ class CacheWriter:
         start, stop = self._layout.windows[states.index]
         parts = []
         with disk_errors(self._structure.path, _ADVICE):
-            for pooling in self._layout.poolings:
-                for layer in self._layout.layers:
-                    where = f"layer {layer}, pooling {pooling!r}"
-                    values = _part(states.pooled, (pooling, layer), (stop - start, self._layout.d_model), where)
-                    parts.append(
-                        self._write_states(names.pooled_name(pooling, layer), values, first_row=start, where=where)
-                    )
-            if self._layout.tokens is not None:
-                first, last = (int(self._token_offsets[row]) for row in (start, stop))
-                for layer in self._layout.layers:
-                    where = f"layer {layer}, tokens"
-                    values = _part(states.tokens, layer, (last - first, self._layout.d_model), where)
-                    parts.append(
-                        self._write_states(names.token_states_name(layer), values, first_row=first, where=where)
-                    )
+            for pooling, layer in product(self._layout.poolings, self._layout.layers):
+                name, where = names.pooled_name(pooling, layer), f"layer {layer}, pooling {pooling!r}"
+                given = states.pooled.get((pooling, layer))
+                parts.append(self._write_states(name, given, rows=(start, stop), where=where))
+            first, last = self._token_offsets[[start, stop]].tolist()
+            for layer in self._layout.layers if self._layout.tokens is not None else ():
+                name, where = names.token_states_name(layer), f"layer {layer}, tokens"
+                parts.append(self._write_states(name, states.tokens.get(layer), rows=(first, last), where=where))
             if self._digests_at is not None:
                 write_at(self._fd, memoryview(window_checksum(parts)), self._digests_at.offset + 32 * states.index)
             # The mark must not reach the disk before what it vouches for.
@@ -275,14 +267,22 @@ class CacheWriter:
             str(self._structure.path), "was replaced or removed while it was written; run the same command again"
         )
 
-    def _write_states(self, name: str, values: NDArray[np.float32], *, first_row: int, where: str) -> bytes:
-        """Write the states of one dataset; SHA-256 of the bytes written."""
+    def _write_states(
+        self, name: str, given: NDArray[np.float32] | None, *, rows: tuple[int, int], where: str
+    ) -> bytes:
+        """Write what is given for ``rows`` of one dataset of states; SHA-256 of the bytes written."""
+        if given is None:
+            raise SpecError(where, "is in the layout of the cache, so each window must have it")
+        values = np.ascontiguousarray(given, dtype="<f4")
+        first, last = rows
+        if values.shape != (last - first, self._layout.d_model):
+            raise SpecError(where, f"must have shape {(last - first, self._layout.d_model)}", str(values.shape))
         block = self._structure.blocks[name]
         dtype = block.attrs["dtype"]
         misfit = first_misfit(values, dtype, allow_nonfinite=self._allow_nonfinite)
         if misfit is not None:
-            raise self._misfit_error(float(values[misfit]), dtype, where, row=first_row + misfit[0])
-        offset = block.offset + first_row * values.shape[1] * block.dtype.itemsize
+            raise self._misfit_error(float(values[misfit]), dtype, where, row=first + misfit[0])
+        offset = block.offset + first * values.shape[1] * block.dtype.itemsize
         encode = ENCODERS.get(dtype)
         flat = values.reshape(-1)
         if encode is None:
@@ -308,17 +308,6 @@ class CacheWriter:
                 where, "hidden states must be finite (or be allowed by --allow-nonfinite)", str(value)
             )
         return NonFiniteError(where, f"{dtype} ends at {LARGEST[dtype]:.6g}; store a wider dtype", f"{value:.6g}")
-
-
-def _part(
-    parts: Mapping[Any, NDArray[np.float32]], key: object, shape: tuple[int, int], where: str
-) -> NDArray[np.float32]:
-    if key not in parts:
-        raise SpecError(where, "is in the layout of the cache, so each window must have it")
-    values = np.ascontiguousarray(parts[key], dtype="<f4")
-    if values.shape != shape:
-        raise SpecError(where, f"must have shape {shape}", str(values.shape))
-    return values
 
 
 def _raw(values: NDArray[Any]) -> memoryview:

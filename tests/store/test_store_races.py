@@ -14,8 +14,7 @@ import pytest
 
 import probekit
 from probekit.errors import CacheError, DiskError
-from probekit.store import creation, describe, open_cache, verify
-from probekit.store import lock as lock_module
+from probekit.store import creation, describe, disk, open_cache, verify
 from tests.store.store_cases import SPEC, begin, make_layout, make_states, write_all
 
 WRITE = """
@@ -57,7 +56,7 @@ def test_three_processes_without_locks_end_with_one_whole_cache(tmp_path, _round
 
 @pytest.fixture
 def no_locks(monkeypatch):
-    monkeypatch.setattr(lock_module.FileLock, "acquire", lambda _: None)
+    monkeypatch.setattr(disk.FileLock, "acquire", lambda _: None)
 
 
 def test_a_writer_whose_file_was_finished_by_another_is_content(tmp_path, no_locks):
