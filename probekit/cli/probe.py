@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +24,8 @@ def probe(
     target: Annotated[str, typer.Option(help="Label column; several with commas.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The CSV to write; JSON is put beside it.")] = None,
     layers: Annotated[str, typer.Option(help="all, or numbers and ranges: 0,4,8 or 0:12:2 or -1.")] = "all",
-    probe_names: Annotated[
-        str | None, typer.Option("--probe", help="Probes, with commas. [default: classes logistic, numbers ridge]")
+    probe: Annotated[
+        str | None, typer.Option(help="Probes, with commas. [default: classes logistic, numbers ridge]")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="Poolings, with commas. [default: all in the cache]")] = None,
     task: Annotated[
@@ -93,6 +94,7 @@ def probe(
 
     Hyper-parameters are chosen on training rows, the best layer on validation rows, the score is of the test rows.
     """
+    asked = locals().copy()
     # Before anything heavy is loaded: what can be wrong whatever is in the caches.
     from probekit.arguments import check_counts
 
@@ -101,7 +103,10 @@ def probe(
     wanted = {"shots": shots or protocol, "transfer": transfer, "classes": per_class}
     side_names = [name for name, table in wanted.items() if table]
     check_outputs(out, side_names, plot, save_probes, overwrite=overwrite)
-    few = _shots(shots, draws, protocol)
+    asked["shots"] = _shots(shots, draws, protocol)
+    asked["transfer"] = tuple(transfer or ())
+    asked["controls"] = control or controls
+    asked["refit"] = save_probes is not None and not no_refit
     import joblib
 
     from probekit.api.probe import run_probes
@@ -111,24 +116,7 @@ def probe(
     from probekit.evaluate.plan import ProbeOptions
 
     jobs = joblib.cpu_count() if jobs is None else jobs
-    options = ProbeOptions(
-        layers=layers,
-        probe=probe_names,
-        pooling=pooling,
-        split=split,
-        group=group,
-        task=task,
-        seeds=seeds,
-        controls=control or controls,
-        subword=subword,
-        viterbi=viterbi,
-        max_words=max_words,
-        drop_rare=drop_rare,
-        refit=save_probes is not None and not no_refit,
-        shots=few,
-        transfer=tuple(transfer or ()),
-        verify=verify,
-    )
+    options = ProbeOptions(**{field.name: asked[field.name] for field in fields(ProbeOptions)})
     with workers(jobs, fork=True) as executor, Bars() as bars:  # workers first: bars have threads
         run = run_probes(
             caches,
