@@ -16,7 +16,7 @@ from probekit.arguments import texts_of
 from probekit.errors import InputError, ProbekitError, SpecError
 from probekit.extraction.request import same_model
 from probekit.inputs.raw_words import split_words
-from probekit.metrics import entity_spans
+from probekit.metrics.entities import entity_spans
 from probekit.models.alignment import word_spans
 from probekit.readspec import RunOptions
 from probekit.saved import SUFFIX, SavedProbe, card_path, check_usable, load_probe, of_words, read_card

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from probekit.errors import CacheError
-from probekit.store import VerifyReport
-from probekit.store import verify as verify_file
+from probekit.store.verify import VerifyReport
+from probekit.store.verify import verify as verify_file
 
 
 def verify(cache: str | os.PathLike[str]) -> VerifyReport:

@@ -22,7 +22,6 @@ from probekit.cli.signals import end_on_signals
 
 app = typer.Typer(
     name="probekit",
-    help="Which layer of an open-source LLM knows X, and how well can a cheap head read it?",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

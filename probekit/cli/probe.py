@@ -23,8 +23,8 @@ def probe(
     target: Annotated[str, typer.Option(help="Label column; several with commas.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The CSV to write; JSON is put beside it.")] = None,
     layers: Annotated[str, typer.Option(help="all, or numbers and ranges: 0,4,8 or 0:12:2 or -1.")] = "all",
-    probe_names: Annotated[
-        str | None, typer.Option("--probe", help="Probes, with commas. [default: classes logistic, numbers ridge]")
+    probe: Annotated[
+        str | None, typer.Option(help="Probes, with commas. [default: classes logistic, numbers ridge]")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="Poolings, with commas. [default: all in the cache]")] = None,
     task: Annotated[
@@ -103,6 +103,9 @@ def probe(
     side_names = [name for name, table in wanted.items() if table]
     check_outputs(out, side_names, plot, save_probes, overwrite=overwrite)
     few = _shots(shots, draws, protocol)
+    asked["transfer"] = tuple(transfer or ())
+    asked["controls"] = control or controls
+    asked["refit"] = save_probes is not None and not no_refit
     import joblib
 
     from probekit.api.probe import run_probes
@@ -113,19 +116,13 @@ def probe(
     from probekit.evaluate.plan import ProbeOptions
 
     jobs = joblib.cpu_count() if jobs is None else jobs
-    given = {field.name: asked[field.name] for field in fields(ProbeOptions) if field.name in asked}
-    given |= {
-        "probe": probe_names,
-        "controls": control or controls,
-        "refit": save_probes is not None and not no_refit,
-        "shots": MTEB if protocol else Shots(few, draws) if few else None,
-        "transfer": tuple(transfer or ()),
-    }
+    asked["shots"] = MTEB if protocol else Shots(few, draws) if few else None
+    options = ProbeOptions(**{field.name: asked[field.name] for field in fields(ProbeOptions)})
     with workers(jobs, fork=True) as executor, Bars() as bars:  # workers first: bars have threads
         run = run_probes(
             caches,
             targets,
-            options=ProbeOptions(**given),
+            options=options,
             random_cache=random_cache,
             models=model or (),
             jobs=jobs,

@@ -27,8 +27,7 @@ def print_tagged(ids: Sequence[str], found: Sequence[TaggedText], *, as_json: bo
         rows: list[list[Any]] = [["id", "start", "end", "tag", "text"]]
         for name, tagged in zip(ids, found, strict=True):
             key, tag = ("words", "tag") if tagged.entities is None else ("entities", "type")
-            parts = _parts(tagged)[key]
-            rows += [[name, part["start"], part["end"], part[tag], part["text"]] for part in parts]
+            rows += [[name, part["start"], part["end"], part[tag], part["text"]] for part in _parts(tagged)[key]]
         show_csv(rows)
 
 

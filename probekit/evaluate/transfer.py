@@ -16,7 +16,7 @@ from probekit.evaluate.fit import Elsewhere, Fit, LayerOutcomes, Place, fit_laye
 from probekit.evaluate.run import plan_fits
 from probekit.evaluate.states import LayerReader
 from probekit.evaluate.table import best_layer
-from probekit.metrics import bootstrap_terms, interval
+from probekit.metrics.bootstrap import bootstrap_terms, interval
 from probekit.spec import TRANSFER_COLUMNS, Listener, Silent
 from probekit.tasks import Target
 from probekit.tasks.task import Codes

@@ -8,31 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.metrics.score import Score
-
 N_DRAWS = 1000
 
 _BLOCK = 2_000_000
 """Random numbers in memory at a time."""
-
-
-def bootstrap_draws(
-    score: Score,
-    truth: NDArray[Any],
-    predicted: NDArray[Any],
-    *,
-    groups: NDArray[Any] | None,
-    seed: int,
-    n_draws: int = N_DRAWS,
-) -> NDArray[np.float64]:
-    """Scores of resampled rows, (n_draws, n_layers) float64; NaN where a draw leaves the score undefined.
-
-    ``truth``: (n, ...). ``predicted``: (n, n_layers, ...). ``groups``: (n,), then whole groups are drawn with
-    replacement, as rows of one group are not independent (cluster bootstrap; Davison and Hinkley 1997, section 3.8),
-    else rows. Draw b resamples the same rows for every layer, so the difference of two columns is a paired bootstrap.
-    """
-    terms = np.stack([score.terms(truth, predicted[:, k]) for k in range(predicted.shape[1])], axis=1)
-    return bootstrap_terms(score.value, terms, groups=groups, seed=seed, n_draws=n_draws)
 
 
 def bootstrap_terms(
@@ -43,7 +22,13 @@ def bootstrap_terms(
     seed: int,
     n_draws: int = N_DRAWS,
 ) -> NDArray[np.float64]:
-    """The same from what each row adds to the sums: ``terms`` (n, n_layers, n_terms), ``value`` as in ``Score``."""
+    """Scores of resampled rows, (n_draws, n_layers) float64; NaN where a draw leaves the score undefined.
+
+    ``terms``: (n, n_layers, n_terms) what each row adds to the sums; ``value`` makes a score of them (see ``Score``).
+    ``groups``: (n,), then whole groups are drawn with replacement, as rows of one group are not independent (cluster
+    bootstrap; Davison and Hinkley 1997, section 3.8), else rows. Draw b resamples the same rows for every layer, so the
+    difference of two columns is a paired bootstrap.
+    """
     if groups is not None:
         names, group_of = np.unique(groups, return_inverse=True)
         of_groups = np.zeros((len(names), *terms.shape[1:]))

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +17,10 @@ from seqeval.scheme import IOB2, Entities
 
 from probekit.errors import InputError
 from probekit.metrics.tag_scheme import check_iob2
+from probekit.spec import Json
 
 _Spans = frozenset[tuple[str, int, int]]
 _CACHED_SENTENCES = 2**15
-
-
-class EntityRow(TypedDict):
-    """One type of entity; ``support``: how many the truth has."""
-
-    type: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
 
 
 def entity_counts(
@@ -81,10 +71,11 @@ def entity_f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return _share(sums, 2 * sums[..., 0], sums[..., 1] + sums[..., 2])
 
 
-def entity_table(
-    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, strict: bool
-) -> list[EntityRow]:
-    """The scores of every type that occurs on either side, by name; arguments as for ``entity_counts``."""
+def entity_table(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, strict: bool) -> list[Json]:
+    """The scores of every type that occurs on either side, by name; arguments as for ``entity_counts``.
+
+    ``support``: how many the truth has.
+    """
     right, found, true = Counter[str](), Counter[str](), Counter[str]()
     for true_spans, found_spans in _read_both(truth, predicted, strict):
         right.update(kind for kind, _, _ in true_spans & found_spans)
@@ -94,13 +85,13 @@ def entity_table(
     for kind in sorted(found | true):
         sums = np.array([right[kind], found[kind], true[kind]], dtype=np.float64)
         table.append(
-            EntityRow(
-                type=kind,
-                precision=float(entity_precision(sums)),
-                recall=float(entity_recall(sums)),
-                f1=float(entity_f1(sums)),
-                support=true[kind],
-            )
+            {
+                "class": kind,
+                "precision": float(entity_precision(sums)),
+                "recall": float(entity_recall(sums)),
+                "f1": float(entity_f1(sums)),
+                "support": true[kind],
+            }
         )
     return table
 

@@ -24,7 +24,7 @@ def paired_difference(
 ) -> PairedDifference:
     """The difference a - b over paired draws.
 
-    ``draws_a``, ``draws_b``: (n_draws,) columns of one ``bootstrap_draws``: draw i is of the same rows for both.
+    ``draws_a``, ``draws_b``: (n_draws,) columns of one ``bootstrap_terms``: draw i is of the same rows for both.
     ``p_value``: twice the share of draws on the far side of zero, the data itself counted as one of them (Davison and
     Hinkley 1997, sections 4.2.5 and 5.5), so never below 2 / (n_draws + 1).
 
@@ -40,14 +40,14 @@ def paired_difference(
     return PairedDifference(low, high, float(min(1.0, 2.0 * (1 + beyond) / (len(difference) + 1))))
 
 
-def differences_from(draws: NDArray[np.float64], reference: int, *, confidence: float = 0.95) -> list[PairedDifference]:
+def differences_from(draws: NDArray[np.float64], reference: int) -> list[PairedDifference]:
     """Each layer's score minus that of layer ``reference``, with p-values corrected for comparing all of them (Holm).
 
-    ``draws``: (n_draws, n_layers) of ``bootstrap_draws``. ``reference`` must not be chosen by the rows that were drawn
+    ``draws``: (n_draws, n_layers) of ``bootstrap_terms``. ``reference`` must not be chosen by the rows that were drawn
     (choose it on validation). Its own entry is (0, 0, 1). Intervals are for one layer each, not for all at once.
     To get a corrected p-value below 0.05, n_draws must be above 40 x (n_layers - 1).
     """
-    found = [paired_difference(column, draws[:, reference], confidence=confidence) for column in draws.T]
+    found = [paired_difference(column, draws[:, reference]) for column in draws.T]
     p_values = np.array([difference.p_value for difference in found])
     others = np.arange(len(found)) != reference
     p_values[others] = holm(p_values[others])

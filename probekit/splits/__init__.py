@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from probekit.splits.folds import inner_folds
-from probekit.splits.official import read_parts
-from probekit.splits.plan import DEFAULT_FRACTION, Column, Split, make_splits, own_parts
+from probekit.splits.plan import DEFAULT_FRACTION, Column, Split, make_splits, own_parts, read_parts
 
 __all__ = ["DEFAULT_FRACTION", "Column", "Split", "inner_folds", "make_splits", "own_parts", "read_parts"]

@@ -1,21 +1,35 @@
-"""Take a random part of some rows: plain, stratified by class, or whole groups at a time."""
+"""Take a random part of some rows: plain, stratified by class, or whole groups at a time; and a random order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.splits.order import shuffled
-
 TRIALS = 32
 """Random choices of groups to pick the most even one from."""
 
 
+def shuffled(names: Iterable[object], *, seed: int) -> NDArray[np.int64]:
+    """Positions of ``names`` in a random order, (n,) int64.
+
+    Sorted by a keyed hash of the name, so permuting the rows of an input permutes nothing in its splits.
+
+    >>> first = shuffled(["a", "b", "c"], seed=0)
+    >>> again = shuffled(["c", "b", "a"], seed=0)
+    >>> ["abc"[i] for i in first] == ["cba"[i] for i in again]
+    True
+    """
+    key = f"probekit split {seed}".encode()
+    hashes = [blake2b(str(name).encode("utf-8", "surrogatepass"), key=key, digest_size=16).digest() for name in names]
+    return np.array(sorted(range(len(hashes)), key=lambda i: (hashes[i], i)), dtype=np.int64)
+
+
 def take_rows(
-    codes: NDArray[np.int64], names: Sequence[Any], *, fraction: float, seed: int, leave: int = 1
+    codes: NDArray[np.int64], names: Sequence[Any], *, fraction: float, seed: int, leave: int
 ) -> NDArray[np.bool_]:
     """Choose about ``fraction`` of the rows, with every class in proportion.
 

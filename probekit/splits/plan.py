@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import InputError, SpecError
-from probekit.splits.carve import take_groups, take_rows
-from probekit.splits.official import read_parts
-from probekit.splits.order import shuffled
+from probekit.inputs.parts import PART_NAMES, part_named
+from probekit.splits.carve import shuffled, take_groups, take_rows
 from probekit.tasks import Target
 from probekit.tasks.read import is_missing
 
@@ -24,7 +23,10 @@ MIN_TRAIN_ROWS = 2
 MIN_TRAIN_GROUPS = 2
 """Groups that training needs: two inner folds."""
 
-OTHER = {"training": "test", "test": "training"}
+PARTS = ("train", "val", "test")
+
+NAMES: dict[str, str] = {"train": "train", "dev": "val", "validation": "val", "test": "test"}
+"""The part that each of ``PART_NAMES``' values is."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +84,44 @@ def make_splits(
         raise SpecError(f"--split {fraction}", "a fraction above 0 and at most 0.5, or the name of a column")
     if len(seeds) == 0 or len(set(seeds)) != len(seeds):
         raise SpecError("--seeds", "at least one seed, none twice", str(list(seeds)))
-    _check_columns(target, ids=ids, texts=texts, groups=groups, split=split)
-    rows = _Rows(target, ids, texts, groups, split, own_parts(target, split))
-    _check(rows)
-    return [_one_split(rows, fraction=fraction, seed=seed) for seed in seeds]
+    rows = _Rows(target, ids, texts, groups, split)
+    _check_columns(rows)
+    parts = own_parts(target, split)
+    _check_sizes(rows, parts)
+    return [_one_split(rows, parts, fraction=fraction, seed=seed) for seed in seeds]
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What is known of the rows; ``parts`` by the split column, or all of them "train" without one."""
+    """What is known of the rows, as given to ``make_splits``."""
 
     target: Target
     ids: Sequence[Any] | NDArray[Any]
     texts: Sequence[str] | None
     groups: Column | None
     split: Column | None
-    parts: dict[str, NDArray[np.int64]]
+
+
+def read_parts(values: Sequence[Any] | NDArray[Any], name: str) -> dict[str, NDArray[np.int64]]:
+    """Row positions of "train", "val" and "test", each (k,) int64 ascending, empty where the column has none.
+
+    A value may have more words than the part's name (``validation_matched``, ``test-0``), but not another part's.
+
+    >>> {part: rows.tolist() for part, rows in read_parts(["Train", "dev_1", "train"], "split").items()}
+    {'train': [0, 2], 'val': [1], 'test': []}
+
+    Raises ``InputError`` for a value that names no part, and where no row is for training.
+    """
+    named = {value: part_named(value) for value in set(map(str, values))}
+    unknown = [repr(value) for value, part in sorted(named.items()) if part is None]
+    if unknown:
+        allowed = f"values are {', '.join(PART_NAMES)} (any case)"
+        raise InputError(f"split column {name!r}", allowed, _first_five(unknown))
+    part_of = np.array([NAMES[named[str(value)] or ""] for value in values])
+    rows = {part: np.flatnonzero(part_of == part).astype(np.int64) for part in PARTS}
+    if len(rows["train"]) == 0:
+        raise InputError(f"split column {name!r}", "some rows must be 'train'", ", ".join(sorted(named)))
+    return rows
 
 
 def own_parts(target: Target, split: Column | None) -> dict[str, NDArray[np.int64]]:
@@ -115,8 +139,8 @@ def own_parts(target: Target, split: Column | None) -> dict[str, NDArray[np.int6
     return {part: rows[at] for part, at in parts.items()}
 
 
-def _one_split(rows: _Rows, *, fraction: float, seed: int) -> Split:
-    parts = dict(rows.parts)
+def _one_split(rows: _Rows, own: Mapping[str, NDArray[np.int64]], *, fraction: float, seed: int) -> Split:
+    parts = dict(own)
     carved = [part for part in ("test", "val") if len(parts[part]) == 0]
     for done, part in enumerate(carved, start=1):
         to_carve = len(carved) - done
@@ -124,18 +148,16 @@ def _one_split(rows: _Rows, *, fraction: float, seed: int) -> Split:
         parts[part], parts["train"] = parts["train"][chosen], parts["train"][~chosen]
     _check_train(rows, parts["train"])
     parts = {part: at[shuffled([rows.ids[i] for i in at], seed=seed)] for part, at in parts.items()}
-    n_crossing = _count_crossing(rows, parts)
-    n_duplicate = _count_duplicates(rows, parts)
-    return Split(
+    found = Split(
         seed=seed,
         train=parts["train"],
         val=parts["val"],
         test=parts["test"],
         how=_describe(rows, carved=carved, fraction=fraction),
-        n_duplicate=n_duplicate,
-        n_crossing=n_crossing,
-        warnings=_warnings(rows, parts, n_crossing=n_crossing, n_duplicate=n_duplicate),
+        n_duplicate=_count_duplicates(rows, parts),
+        n_crossing=_count_crossing(rows, parts),
     )
+    return replace(found, warnings=_warnings(rows, found))
 
 
 def _carve(rows: _Rows, at: NDArray[np.int64], *, fraction: float, seed: int, to_carve: int) -> NDArray[np.bool_]:
@@ -147,28 +169,24 @@ def _carve(rows: _Rows, at: NDArray[np.int64], *, fraction: float, seed: int, to
     return take_rows(rows.target.strata[at], [rows.ids[i] for i in at], fraction=fraction, seed=seed, leave=leave)
 
 
-def _check_columns(
-    target: Target,
-    *,
-    ids: Sequence[Any] | NDArray[Any],
-    texts: Sequence[str] | None,
-    groups: Column | None,
-    split: Column | None,
-) -> None:
-    n, lengths = len(target), {"ids": len(ids)}
-    if texts is not None:
-        lengths["texts"] = len(texts)
+def _check_columns(rows: _Rows) -> None:
+    """Refuse columns of another length, repeated ids and rows without a group."""
+    n, ids, groups = len(rows.target), rows.ids, rows.groups
+    lengths = {"ids": len(ids)}
+    if rows.texts is not None:
+        lengths["texts"] = len(rows.texts)
     if groups is not None:
         lengths[f"group column {groups.name!r}"] = len(groups.values)
-    if split is not None:
-        lengths[f"split column {split.name!r}"] = len(split.values)
+    if rows.split is not None:
+        lengths[f"split column {rows.split.name!r}"] = len(rows.split.values)
     for name, length in lengths.items():
         if length != n:
             raise InputError(name, f"one value for each of the {n} rows", str(length))
     if len({str(name) for name in ids}) != n:
         raise InputError("ids", "row names must be unique, for they fix which row goes where")
     if groups is not None:
-        missing = target.units[is_missing(np.asarray(groups.values)[target.units])]
+        labelled = rows.target.units
+        missing = labelled[is_missing(np.asarray(groups.values)[labelled])]
         if len(missing):
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             raise InputError(
@@ -178,10 +196,10 @@ def _check_columns(
             )
 
 
-def _check(rows: _Rows) -> None:
+def _check_sizes(rows: _Rows, parts: Mapping[str, NDArray[np.int64]]) -> None:
     """Refuse what can't be divided: too few rows of a class, too few groups, too few rows."""
-    train = rows.parts["train"]
-    n_parts = 1 + sum(len(rows.parts[part]) == 0 for part in ("val", "test"))
+    train = parts["train"]
+    n_parts = 1 + sum(len(parts[part]) == 0 for part in ("val", "test"))
     target, where = rows.target, "" if rows.split is None else f" among the training rows of {rows.split.name!r}"
     least = MIN_TRAIN_ROWS + n_parts - 1
     if len(train) < least:
@@ -198,9 +216,8 @@ def _check(rows: _Rows) -> None:
         raise InputError(f"column {target.name!r}", f"at least two classes{where}", str(np.count_nonzero(counts)))
     if rows.groups is None and rows.split is None and counts.min() < least:
         rare = [f"{target.classes[c]!s} ({counts[c]})" for c in np.flatnonzero(counts < least)]
-        shown = ", ".join(rare[:5]) + (", …" if len(rare) > 5 else "")
         message = f"at least {least} rows of each class, to split it (--drop-rare {least} leaves out rarer classes)"
-        raise InputError(f"column {target.name!r}", message, shown)
+        raise InputError(f"column {target.name!r}", message, _first_five(rare))
 
 
 def _check_train(rows: _Rows, train: NDArray[np.int64]) -> None:
@@ -239,23 +256,27 @@ def _describe(rows: _Rows, *, carved: list[str], fraction: float) -> str:
     return f"column {rows.split.name!r}, {names} taken from train ({fraction:.0%}, {manner})"
 
 
-def _warnings(
-    rows: _Rows, parts: dict[str, NDArray[np.int64]], *, n_crossing: int, n_duplicate: int
-) -> tuple[str, ...]:
+def _warnings(rows: _Rows, split: Split) -> tuple[str, ...]:
     found: list[str] = []
-    if n_crossing and rows.groups is not None and rows.split is not None:
+    if split.n_crossing and rows.groups is not None and rows.split is not None:
         found.append(
-            f"LEAK: {n_crossing} groups of {rows.groups.name!r} have rows in more than one part of the split column "
-            f"{rows.split.name!r}; scores may be too high (give a fraction instead of the column to split by group)"
+            f"LEAK: {split.n_crossing} groups of {rows.groups.name!r} have rows in more than one part of the split "
+            f"column {rows.split.name!r}; scores may be too high (give a fraction instead of the column to split by "
+            "group)"
         )
-    if n_duplicate:
-        found.append(f"{n_duplicate} of {len(parts['test'])} test texts also occur in train or validation")
+    if split.n_duplicate:
+        found.append(f"{split.n_duplicate} of {len(split.test)} test texts also occur in train or validation")
     if rows.target.task.stratified:
-        train, test = (rows.target.codes[parts[part]] for part in ("train", "test"))
-        for part, lacking in (("training", np.setdiff1d(test, train)), ("test", np.setdiff1d(train, test))):
+        train, test = rows.target.codes[split.train], rows.target.codes[split.test]
+        for part, other, lacking in (
+            ("training", "test", np.setdiff1d(test, train)),
+            ("test", "training", np.setdiff1d(train, test)),
+        ):
             if len(lacking):
-                names = ", ".join(str(rows.target.classes[c]) for c in lacking[:5]) + (
-                    ", …" if len(lacking) > 5 else ""
-                )
-                found.append(f"no {part} rows for {len(lacking)} classes of the {OTHER[part]} part: {names}")
+                names = _first_five([str(rows.target.classes[c]) for c in lacking])
+                found.append(f"no {part} rows for {len(lacking)} classes of the {other} part: {names}")
     return tuple(found)
+
+
+def _first_five(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

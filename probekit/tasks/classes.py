@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from probekit.metrics import classification_metrics, rows_by_class
+from probekit.metrics.classification import classification_metrics, rows_by_class
 from probekit.spec import Json
 from probekit.tasks.task import Codes, States, Task, Units, predict_rows, row_terms
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from probekit.metrics import best_tags
+from probekit.metrics.viterbi import best_tags
 from probekit.tasks.task import States
 
 BATCH_WORDS = 8192

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from probekit.metrics import multilabel_metrics
+from probekit.metrics.classification import multilabel_metrics
 from probekit.tasks.classes import all_class_rows
 from probekit.tasks.task import Codes, States, Task, Units, predict_rows, row_terms
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.metrics import regression_metrics
+from probekit.metrics.regression import regression_metrics
 from probekit.spec import Json
 from probekit.tasks.task import Codes, Task, Units, no_probability, predict_rows, row_terms
 

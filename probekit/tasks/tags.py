@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
-from probekit.metrics import looks_like_entities, name_types, scheme_of, to_iob2
+from probekit.metrics.tag_scheme import looks_like_entities, name_types, scheme_of, to_iob2
 from probekit.tasks.target import Target, Words, spread
 from probekit.tasks.words import ENTITIES, OUTSIDE, TAGS
 

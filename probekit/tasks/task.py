@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from probekit.metrics import SCORES
+from probekit.metrics.score import SCORES
 from probekit.spec import Json
 
 if TYPE_CHECKING:

@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.metrics import f1_score
 
-from probekit.metrics import (
-    entity_counts,
-    entity_f1,
-    entity_precision,
-    entity_recall,
-    entity_table,
-)
+from probekit.metrics.entities import entity_counts, entity_f1, entity_precision, entity_recall, entity_table
 from probekit.spec import Json
 from probekit.tasks.classes import all_class_rows
 from probekit.tasks.decoding import decode_words
@@ -113,8 +107,7 @@ def _entity_rows(target: Target, tests: Sequence[Units], answers: Sequence[Codes
     """By type of entity, read strictly: the test sentences of all seeds together."""
     truth = [tags for test in tests for tags in target.sequences(target.codes[target.rows_of(test)], test)]
     found = [tags for test, given in zip(tests, answers, strict=True) for tags in target.sequences(given, test)]
-    rows = [dict(row) for row in entity_table(truth, found, strict=True)]
-    return [{"class": row.pop("type"), **row} for row in rows]
+    return entity_table(truth, found, strict=True)
 
 
 TAGS = Task(

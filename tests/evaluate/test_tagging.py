@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from probekit.errors import InputError, SpecError
 from probekit.evaluate.config import ProbeConfig, StateSource
 from probekit.evaluate.run import evaluate, plan_fits
-from probekit.metrics import best_tags
+from probekit.metrics.viterbi import best_tags
 from probekit.splits import Column, inner_folds
 from probekit.tasks.lookup import LookUp, control_codes
 from probekit.tasks.tags import read_tags

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from probekit.metrics import SCORES, bootstrap, bootstrap_draws, interval
+from probekit.metrics import bootstrap
+from probekit.metrics.bootstrap import interval
+from probekit.metrics.score import SCORES
+from tests.metrics.draws import bootstrap_draws
 
 
 def micro_f1(truth, predicted):

@@ -10,7 +10,7 @@ from seqeval import metrics as seqeval
 from seqeval.scheme import IOB2
 
 from probekit.errors import InputError
-from probekit.metrics import entity_counts, entity_f1, entity_precision, entity_recall, entity_table
+from probekit.metrics.entities import entity_counts, entity_f1, entity_precision, entity_recall, entity_table
 
 TAGS = ["O", "O", "B-X", "I-X", "B-Y", "I-Y", "B-a-b", "I-a-b"]
 MODES = {True: {"mode": "strict", "scheme": IOB2}, False: {}}
@@ -60,9 +60,9 @@ def test_the_table_is_that_of_seqeval(strict, pairs):
         return
     report = seqeval.classification_report(truth, predicted, output_dict=True, zero_division=0, **MODES[strict])
     expected = {kind: row for kind, row in report.items() if not kind.endswith(" avg")}
-    assert [row["type"] for row in table] == sorted(expected)
+    assert [row["class"] for row in table] == sorted(expected)
     for row in table:
-        theirs = expected[row["type"]]
+        theirs = expected[row["class"]]
         assert row["precision"] == pytest.approx(theirs["precision"])
         assert row["recall"] == pytest.approx(theirs["recall"])
         assert row["f1"] == pytest.approx(theirs["f1-score"])

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from probekit.metrics import (
-    SCORES,
-    classification_metrics,
-    regression_metrics,
-)
+from probekit.metrics.classification import classification_metrics
+from probekit.metrics.regression import regression_metrics
+from probekit.metrics.score import SCORES
 from probekit.tasks import TASKS
 
 

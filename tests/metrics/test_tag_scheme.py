@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
 from probekit.errors import InputError
-from probekit.metrics import looks_like_entities, name_types, scheme_of, to_iob2
+from probekit.metrics.tag_scheme import looks_like_entities, name_types, scheme_of, to_iob2
 
 SCHEMES = ("IOB1", "IOB2", "BIOES", "BILOU")
 FIRST_LAST_ONLY = {"BIOES": ("B", "E", "S"), "BILOU": ("B", "L", "U")}

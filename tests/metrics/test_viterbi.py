@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from probekit.errors import InputError
-from probekit.metrics import best_tags
+from probekit.metrics.viterbi import best_tags
 
 TAGS = ["B-X", "B-Y", "I-X", "I-Y", "O"]
 # In another order, and types of which training saw only one kind of tag.
