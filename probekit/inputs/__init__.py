@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from probekit.inputs.memory import texts_or_sources
-from probekit.inputs.read import examples_from_dataset_dict, read_examples
+from probekit.inputs.read import read_examples
 
-__all__ = ["examples_from_dataset_dict", "read_examples", "texts_or_sources"]
+__all__ = ["read_examples", "texts_or_sources"]

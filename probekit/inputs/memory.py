@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from probekit.errors import InputError, SpecError
 from probekit.inputs.arrow import columns_from_arrow
+from probekit.inputs.columns import LeftOut, words
 from probekit.inputs.files import READERS
-from probekit.inputs.hub import choose_splits, table_from_dataset
-from probekit.inputs.scalars import words
-from probekit.inputs.sources import HUB_ID
-from probekit.inputs.table import LeftOut, Table, clean_names, without_blanks
+from probekit.inputs.hub import HUB_ID, choose_splits, table_from_dataset
+from probekit.inputs.table import Table, clean_names, without_blanks
 
 TEXTS = "list of texts"
 
@@ -111,14 +110,11 @@ def tables_from_memory(data: Any, *, split: str | None, id_column: str | None) -
     Raises ``InputError`` for data without rows and columns of several types or lengths.
     """
     if isinstance(data, Texts):
-        return [_table(_frame_columns(data), len(data.texts), TEXTS, "")], TEXTS
-    if isinstance(data, Mapping):
-        return _tables_of_splits(data, split=split, id_column=id_column)
-    name = _name(data)
-    return [_split_table(data, name, "", id_column)], name
-
-
-def _tables_of_splits(data: Mapping[str, Any], *, split: str | None, id_column: str | None) -> tuple[list[Table], str]:
+        if "text" in map(without_blanks, data.columns):
+            raise InputError("labels", "columns beside the texts, which are the column 'text'", "a column 'text'")
+        return [_table({"text": words(data.texts), **data.columns}, len(data.texts), TEXTS, "")], TEXTS
+    if not isinstance(data, Mapping):
+        return [_split_table(data, _name(data), "", id_column)], _name(data)
     for part, rows in data.items():
         if not _is_pandas(rows, "DataFrame") and not _is_dataset(rows):
             message = "a mapping has a Dataset or DataFrame for each split"
@@ -133,10 +129,10 @@ def _tables_of_splits(data: Mapping[str, Any], *, split: str | None, id_column: 
 def _split_table(rows: Any, name: str, part: str, id_column: str | None) -> Table:
     if _is_dataset(rows):
         return table_from_dataset(rows, name, part)
-    columns = {column: rows.iloc[:, position] for position, column in enumerate(map(_column_name, rows.columns))}
+    names = list(map(_column_name, rows.columns))
+    columns = {column: rows.iloc[:, position] for position, column in enumerate(names)}
     title = f"{name}, split {part!r}" if part else name
-    if len(columns) < len(rows.columns):
-        names = list(map(_column_name, rows.columns))
+    if len(columns) < len(names):
         twice = next(column for column in names if names.count(column) > 1)
         raise InputError(title, "every column must have a name of its own", f"{twice!r} twice")
     index = rows.index.name or "index"
@@ -165,12 +161,6 @@ def _table(columns: Mapping[str, Any], n_rows: int, title: str, part: str) -> Ta
     clean_names(list(columns), title)
     read, nested, lists = columns_from_arrow(pa.table(arrays), title, labels={})
     return Table(title, part, "split" if part else "table", n_rows, read, nested | left_out, lists)
-
-
-def _frame_columns(data: Texts) -> dict[str, Any]:
-    if "text" in map(without_blanks, data.columns):
-        raise InputError("labels", "columns beside the texts, which are the column 'text'", "a column 'text'")
-    return {"text": words(data.texts), **data.columns}
 
 
 def _arrow(values: Any, n_rows: int, where: str) -> Any:

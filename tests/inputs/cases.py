@@ -8,6 +8,8 @@ import pytest
 
 from probekit.errors import ProbekitError
 from probekit.inputs import read_examples
+from probekit.inputs.examples import make_examples
+from probekit.inputs.hub import tables_from_dataset_dict
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -26,3 +28,10 @@ def error_of(*sources, **options) -> str:
         read_examples([str(source) for source in sources], **options)
     assert "\n" not in str(caught.value)
     return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def examples_from_dataset_dict(dataset_dict, name, *, text=None, split=None, id_column=None):
+    """What is read of a dataset of the hub called ``name`` once it is loaded."""
+    return make_examples(
+        tables_from_dataset_dict(dataset_dict, name, split=split), name, text=text, id_column=id_column
+    )

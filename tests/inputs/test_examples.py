@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from probekit.inputs import read_examples
-from probekit.inputs.sources import HubId, parse_source
+from probekit.inputs.hub import HubId, parse_source
 from tests.inputs.cases import error_of, write
 
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from probekit.errors import InputError
-from probekit.inputs import examples_from_dataset_dict, read_examples
-from tests.inputs.cases import error_of, write
+from probekit.inputs import read_examples
+from tests.inputs.cases import error_of, examples_from_dataset_dict, write
 
 TAGGED = {"tokens": ["New", "York"], "ner_tags": ["B-loc", "I-loc"]}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from probekit.inputs import examples_from_dataset_dict, read_examples
+from probekit.inputs import read_examples
 from probekit.inputs.parts import part_named
-from tests.inputs.cases import error_of, write
+from tests.inputs.cases import error_of, examples_from_dataset_dict, write
 
 datasets = pytest.importorskip("datasets")
 
