@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from probekit.errors import CacheError
+
 CachePath = Annotated[Path, typer.Argument(metavar="CACHE", help="A cache made by probekit extract.")]
 
 
@@ -52,7 +54,6 @@ def _show_health(cache: Path, *, as_json: bool) -> None:
 def verify(cache: CachePath) -> None:
     """Check every dataset of a finished cache against its checksum."""
     from probekit.cli.screen import show
-    from probekit.errors import CacheError
     from probekit.store import verify as verify_cache
 
     report = verify_cache(cache)

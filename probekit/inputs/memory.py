@@ -49,7 +49,13 @@ def texts_or_sources(data: Any, labels: Any = None) -> Any:
     items = list(data)
     if labels is None and not column and _are_sources(items):
         return items
-    return Texts(_texts(items), _label_columns(labels))
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, str):
+            raise InputError(f"{TEXTS}, item {number}", "every item must be text", f"{type(item).__name__} ({item!r})")
+    columns = {} if labels is None else {"label": labels}
+    if _is_pandas(labels, "DataFrame") or isinstance(labels, Mapping):
+        columns = {str(name): labels[name] for name in labels}
+    return Texts(list(map(str, items)), columns)  # without NumPy's own kind of str
 
 
 def _are_sources(items: list[Any]) -> bool:
@@ -79,21 +85,6 @@ def _are_sources(items: list[Any]) -> bool:
 
 def _is_file(item: str) -> bool:
     return "\n" not in item and (PurePath(item).suffix.lower() in READERS or os.path.isfile(item))
-
-
-def _texts(items: list[Any]) -> list[str]:
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, str):
-            raise InputError(f"{TEXTS}, item {number}", "every item must be text", f"{type(item).__name__} ({item!r})")
-    return [str(item) for item in items]  # without NumPy's own kind of str
-
-
-def _label_columns(labels: Any) -> dict[str, Any]:
-    if labels is None:
-        return {}
-    if _is_pandas(labels, "DataFrame") or isinstance(labels, Mapping):
-        return {str(name): labels[name] for name in labels}
-    return {"label": labels}
 
 
 def is_in_memory(data: Any) -> bool:
