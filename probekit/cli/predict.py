@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from probekit.errors import InputError, SpecError
 
 if TYPE_CHECKING:
     from probekit.api.predict import Prediction
@@ -44,7 +48,6 @@ def predict(
     from probekit.api.predict import predict as run_predict
     from probekit.cli.progress import Bars
     from probekit.cli.tagged import print_tagged
-    from probekit.errors import SpecError
     from probekit.extraction.spans import END, START, character_spans
     from probekit.saved import of_words, read_card
 
@@ -68,8 +71,6 @@ def predict(
 
 def _check_use(probe: Path, data: list[str], given: list[str], column: str | None) -> None:
     """Raise SpecError for what is wrong whatever is in the files: before anything heavy is loaded."""
-    from probekit.errors import SpecError
-
     if not probe.exists():
         raise SpecError(f"probe {probe}", "there is no such file or folder")
     more = [name for name in data if name.endswith(".skops")]
@@ -90,7 +91,6 @@ def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[
         given = _lines()
     if given:
         return [str(i + 1) for i in range(len(given))], given, None
-    from probekit.errors import InputError
     from probekit.inputs.read import read_examples
 
     try:
@@ -102,9 +102,6 @@ def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[
 
 def _lines() -> list[str]:
     """The lines of standard input, blank ones too. (Only LF and CRLF end one: other characters are part of a text.)"""
-    import sys
-
-    from probekit.errors import SpecError
     from probekit.inputs.plain_text import decode, split_lines
 
     raw = getattr(sys.stdin, "buffer", None)
@@ -132,8 +129,6 @@ def _or_none(value: Any) -> Any:
 
 
 def _print(rows: list[Json], *, as_json: bool) -> None:
-    import json
-
     from probekit.cli.screen import show_csv, show_json
 
     if as_json:

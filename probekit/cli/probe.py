@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from probekit.arguments import check_counts
+from probekit.errors import SpecError
+from probekit.output import check_can_fill, check_can_write, json_path, side_path
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -95,8 +99,6 @@ def probe(
     """
     asked = locals().copy()
     # Before anything heavy is loaded: what can be wrong whatever is in the caches.
-    from probekit.arguments import check_counts
-
     targets = target.split(",")
     check_counts(targets, seeds, jobs)
     wanted = {"shots": shots or protocol, "transfer": transfer, "classes": per_class}
@@ -158,9 +160,6 @@ def check_outputs(
     out: Path | None, side: Sequence[str], plot: Path | None, folder: Path | None, *, overwrite: bool
 ) -> None:
     """Raise SpecError before the work for what could not be written after it."""
-    from probekit.errors import SpecError
-    from probekit.output import check_can_fill, check_can_write, json_path, side_path
-
     for option, path, kinds in (("--out", out, (".csv",)), ("--plot", plot, (".png", ".svg", ".pdf"))):
         if path is not None and path.suffix not in kinds:
             raise SpecError(f"{option} {path}", f"must end in {' or '.join(kinds)}")
@@ -210,7 +209,7 @@ def save_run(
 ) -> list[Path]:
     """Write what was asked for; returns the files."""
     from probekit.cli.screen import plain_table
-    from probekit.report import draw_curves, side_path, write_csv, write_table
+    from probekit.report import draw_curves, write_csv, write_table
 
     written: list[Path] = []
     if out is not None:

@@ -91,7 +91,8 @@ def show(text: str) -> None:
 
 def show_json(value: Any, *, indent: int | None = None) -> None:
     """JSON on stdout. (JSON has escapes of its own for most control characters, and for letters that can't be said.)"""
-    text = json.dumps(value, indent=indent, ensure_ascii=not _encoding().startswith("utf"))
+    encoding = str(getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    text = json.dumps(value, indent=indent, ensure_ascii=not encoding.startswith("utf"))
     _write((text.translate(_ESCAPES_IN_LINES) if on_terminal() else text) + "\n")
 
 
@@ -164,10 +165,6 @@ def _discard(stream: TextIO) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
-
-
-def _encoding() -> str:
-    return str(getattr(sys.stdout, "encoding", None) or "utf-8").lower()
 
 
 def _encodable(text: str, encoding: str) -> str:

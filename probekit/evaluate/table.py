@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.evaluate.fit import Fit, Kept, Outcome, Refit
-from probekit.metrics.bootstrap import N_DRAWS, bootstrap_terms, interval
-from probekit.metrics.paired import differences_from
+from probekit.metrics.bootstrap import N_DRAWS, bootstrap_terms, differences_from, interval
 from probekit.spec import CLASS_COLUMNS, TABLE_COLUMNS, ChosenProbe, Evaluation, Json
 from probekit.splits import Column
 from probekit.tasks import Task

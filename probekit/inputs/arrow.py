@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
-from probekit.inputs.lists import class_names, list_texts, name_labels
-from probekit.inputs.scalars import exact_numbers, type_objects, words
-from probekit.inputs.table import LeftOut, Table, clean_names
+from probekit.inputs.columns import LeftOut, class_names, exact_numbers, list_texts, name_labels, type_objects, words
+from probekit.inputs.table import Table, clean_names
 
 
 def read_parquet(data: bytes, name: str) -> Table:

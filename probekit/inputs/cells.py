@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.inputs.scalars import exact_numbers
+from probekit.inputs.columns import exact_numbers
 
 # Neither takes a leading zero: 007 and 01067 (a postcode) are names, not numbers. Nineteen digits can overflow int64,
 # which is checked; more than that always do.

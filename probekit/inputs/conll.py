@@ -11,9 +11,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
-from probekit.inputs.lists import list_texts
+from probekit.inputs.columns import list_texts, words
 from probekit.inputs.plain_text import decode, split_lines
-from probekit.inputs.scalars import words
 from probekit.inputs.table import Table
 
 UNIVERSAL = ("lemma", "upos", "xpos", "feats", "head", "deprel", "deps")

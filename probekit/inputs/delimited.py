@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
@@ -51,31 +50,24 @@ def read_csv(data: bytes, name: str) -> Table:
     text = decode(data, name)
     rows: list[list[str]] = []
     lines: list[int] = []
-    with _no_field_limit(len(text)):
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        begin = 1
-        try:
-            for row in reader:
-                rows.append(row)
-                lines.append(begin)
-                begin = reader.line_num + 1
-        except csv.Error as error:
-            message = "a field that begins with a quote must end with one, and quotes within it are written twice"
-            raise InputError(f"{name}, line {begin}", message, str(error)) from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    begin = 1
+    # The csv module refuses fields over 131,072 characters, which a long document has; its limit is global.
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, len(text)))
+    try:
+        for row in reader:
+            rows.append(row)
+            lines.append(begin)
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        message = "a field that begins with a quote must end with one, and quotes within it are written twice"
+        raise InputError(f"{name}, line {begin}", message, str(error)) from error
+    finally:
+        csv.field_size_limit(before)
     while rows and not rows[-1]:  # blank lines at the end
         rows.pop()
     return _table(rows, lines[: len(rows)], name)
-
-
-@contextmanager
-def _no_field_limit(limit: int) -> Iterator[None]:
-    # The csv module refuses fields over 131,072 characters, which a long document has; its limit is global.
-    before = csv.field_size_limit()
-    csv.field_size_limit(max(before, limit))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 def _table(rows: list[list[str]], lines: Sequence[int], name: str, *, notes: tuple[str, ...] = ()) -> Table:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from probekit.errors import InputError, SpecError
 from probekit.inputs.cells import decimal_commas, join_spellings
-from probekit.inputs.join import id_texts, join_columns
-from probekit.inputs.parts import map_parts, short_path, table_parts, unique_names, without_part
-from probekit.inputs.scalars import dtype_words
-from probekit.inputs.table import Table, is_clean, place, without_blanks
+from probekit.inputs.columns import dtype_words
+from probekit.inputs.parts import KNOWN, map_parts, short_path, table_parts, unique_names
+from probekit.inputs.table import Table, id_texts, is_clean, join_columns, place, without_blanks
 from probekit.spec import Examples
 
 TEXT_NAMES = ("text", "sentence", "content", "review", "utterance")
@@ -24,9 +23,10 @@ TEXT_NAMES = ("text", "sentence", "content", "review", "utterance")
 WORD_NAMES = ("tokens", "words")
 """Columns of lists of text taken for it if none has one of those names."""
 
-
 NUMBERED = ("none", "")
 """Given for the id column: rows are numbered."""
+
+OTHER_IDS = "--id can name another column, and --id none numbers the rows"
 
 
 def make_examples(
@@ -38,10 +38,7 @@ def make_examples(
     mapping: Mapping[str, str] | None = None,
     blank_texts: bool = False,
 ) -> Examples:
-    """Check and join tables; see ``read_examples`` for the rules and the errors. ``mapping``: names to parts.
-
-    ``blank_texts``: whether a text may be blank.
-    """
+    """Check and join tables; see ``read_examples`` for the rules and the errors. ``mapping``: names to parts."""
     named = table_parts(tables)
     if mapping is not None:
         tables, named = map_parts(tables, mapping)
@@ -50,11 +47,7 @@ def make_examples(
     text_column = _find_text(tables, columns, ids_in) if text is None else without_blanks(text)
     _check_column(tables, text_column, "the text column must hold text", lists=("text",))
     words = _words(tables, columns, text_column, blank_texts)
-    texts = (
-        _texts(tables, columns, text_column, blank_texts)
-        if words is None
-        else [" ".join(sentence) for sentence in words]
-    )
+    texts = _texts(tables, columns, text_column, blank_texts) if words is None else list(map(" ".join, words))
     ids = np.array([str(row) for row in range(len(texts))], dtype=np.object_)
     notes = [note for table in tables for note in table.notes]
     if ids_in is not None:
@@ -199,9 +192,6 @@ def _ids(tables: Sequence[Table], name: str, prefixes: Sequence[str]) -> tuple[N
     return np.array(made, dtype=np.object_), [note]
 
 
-OTHER_IDS = "--id can name another column, and --id none numbers the rows"
-
-
 def _check_column(tables: Sequence[Table], name: str, allowed: str, *, lists: Sequence[str]) -> None:
     """``allowed``: for messages. ``lists``: what lists in it may hold."""
     for table in tables:
@@ -250,7 +240,7 @@ def _parts(
     columns = {"split": _repeat(tables, named)}
     if len(set(named)) < len(set(own)) and "source_file" not in tables[0].names:
         columns["source_file"] = _repeat(tables, own)
-    unknown = without_part(named)
+    unknown = [part for part in dict.fromkeys(named) if part.strip().lower() not in KNOWN]
     if unknown:
         shown = ", ".join(repr(part) for part in unknown[:5]) + (", …" if len(unknown) > 5 else "")
         return columns, [

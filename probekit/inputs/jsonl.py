@@ -9,16 +9,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from probekit.errors import InputError
-from probekit.inputs.lists import list_items, list_texts, no_flat_lists
+from probekit.inputs.columns import LeftOut, list_items, list_texts, type_objects
 from probekit.inputs.plain_text import decode, split_lines
-from probekit.inputs.scalars import type_objects
 from probekit.inputs.table import Table, clean_names
 
 
 def read_jsonl(data: bytes, name: str) -> Table:
     """Every line is a row; a key that a row lacks is a missing value, and so is null.
 
-    Columns keep JSON's types; flat lists become JSON text (see ``no_flat_lists``); one with another list or an
+    Columns keep JSON's types; flat lists become JSON text (see ``list_items``); one with another list or an
     object anywhere is nested.
 
     Raises ``InputError`` for a line that is no JSON object and for a column of several types; names the line or row.
@@ -31,10 +30,10 @@ def read_jsonl(data: bytes, name: str) -> Table:
         values = [row.get(key) for row in rows]
         if not set(map(type, values)) & {list, dict}:
             columns[column] = type_objects(values, column, where=lambda row: f"{name}, row {row + 1}")
-        elif (left_out := no_flat_lists(values)) is not None:
-            nested[column] = left_out
+        elif isinstance(items := list_items(values), LeftOut):
+            nested[column] = items
         else:
-            columns[column], lists[column] = list_texts(values), list_items(values)
+            columns[column], lists[column] = list_texts(values), items
     return Table(name, PurePath(name).stem, "file", len(rows), columns, nested, lists)
 
 

@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from probekit.errors import InputError, SpecError
 from probekit.inputs.arrow import columns_from_arrow
+from probekit.inputs.columns import LeftOut, words
 from probekit.inputs.files import READERS
-from probekit.inputs.hub import choose_splits, table_from_dataset
-from probekit.inputs.scalars import words
-from probekit.inputs.sources import HUB_ID
-from probekit.inputs.table import LeftOut, Table, clean_names, without_blanks
+from probekit.inputs.hub import HUB_ID, choose_splits, table_from_dataset
+from probekit.inputs.table import Table, clean_names, without_blanks
 
 TEXTS = "list of texts"
 
@@ -50,7 +49,13 @@ def texts_or_sources(data: Any, labels: Any = None) -> Any:
     items = list(data)
     if labels is None and not column and _are_sources(items):
         return items
-    return Texts(_texts(items), _label_columns(labels))
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, str):
+            raise InputError(f"{TEXTS}, item {number}", "every item must be text", f"{type(item).__name__} ({item!r})")
+    columns = {} if labels is None else {"label": labels}
+    if _is_pandas(labels, "DataFrame") or isinstance(labels, Mapping):
+        columns = {str(name): labels[name] for name in labels}
+    return Texts(list(map(str, items)), columns)  # without NumPy's own kind of str
 
 
 def _are_sources(items: list[Any]) -> bool:
@@ -82,21 +87,6 @@ def _is_file(item: str) -> bool:
     return "\n" not in item and (PurePath(item).suffix.lower() in READERS or os.path.isfile(item))
 
 
-def _texts(items: list[Any]) -> list[str]:
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, str):
-            raise InputError(f"{TEXTS}, item {number}", "every item must be text", f"{type(item).__name__} ({item!r})")
-    return [str(item) for item in items]  # without NumPy's own kind of str
-
-
-def _label_columns(labels: Any) -> dict[str, Any]:
-    if labels is None:
-        return {}
-    if _is_pandas(labels, "DataFrame") or isinstance(labels, Mapping):
-        return {str(name): labels[name] for name in labels}
-    return {"label": labels}
-
-
 def is_in_memory(data: Any) -> bool:
     """Whether ``data`` are neither files nor ids of datasets but what ``tables_from_memory`` reads."""
     return isinstance(data, Texts | Mapping) or _is_pandas(data, "DataFrame") or _is_dataset(data)
@@ -111,14 +101,11 @@ def tables_from_memory(data: Any, *, split: str | None, id_column: str | None) -
     Raises ``InputError`` for data without rows and columns of several types or lengths.
     """
     if isinstance(data, Texts):
-        return [_table(_frame_columns(data), len(data.texts), TEXTS, "")], TEXTS
-    if isinstance(data, Mapping):
-        return _tables_of_splits(data, split=split, id_column=id_column)
-    name = _name(data)
-    return [_split_table(data, name, "", id_column)], name
-
-
-def _tables_of_splits(data: Mapping[str, Any], *, split: str | None, id_column: str | None) -> tuple[list[Table], str]:
+        if "text" in map(without_blanks, data.columns):
+            raise InputError("labels", "columns beside the texts, which are the column 'text'", "a column 'text'")
+        return [_table({"text": words(data.texts), **data.columns}, len(data.texts), TEXTS, "")], TEXTS
+    if not isinstance(data, Mapping):
+        return [_split_table(data, _name(data), "", id_column)], _name(data)
     for part, rows in data.items():
         if not _is_pandas(rows, "DataFrame") and not _is_dataset(rows):
             message = "a mapping has a Dataset or DataFrame for each split"
@@ -133,10 +120,10 @@ def _tables_of_splits(data: Mapping[str, Any], *, split: str | None, id_column: 
 def _split_table(rows: Any, name: str, part: str, id_column: str | None) -> Table:
     if _is_dataset(rows):
         return table_from_dataset(rows, name, part)
-    columns = {column: rows.iloc[:, position] for position, column in enumerate(map(_column_name, rows.columns))}
+    names = list(map(_column_name, rows.columns))
+    columns = {column: rows.iloc[:, position] for position, column in enumerate(names)}
     title = f"{name}, split {part!r}" if part else name
-    if len(columns) < len(rows.columns):
-        names = list(map(_column_name, rows.columns))
+    if len(columns) < len(names):
         twice = next(column for column in names if names.count(column) > 1)
         raise InputError(title, "every column must have a name of its own", f"{twice!r} twice")
     index = rows.index.name or "index"
@@ -165,12 +152,6 @@ def _table(columns: Mapping[str, Any], n_rows: int, title: str, part: str) -> Ta
     clean_names(list(columns), title)
     read, nested, lists = columns_from_arrow(pa.table(arrays), title, labels={})
     return Table(title, part, "split" if part else "table", n_rows, read, nested | left_out, lists)
-
-
-def _frame_columns(data: Texts) -> dict[str, Any]:
-    if "text" in map(without_blanks, data.columns):
-        raise InputError("labels", "columns beside the texts, which are the column 'text'", "a column 'text'")
-    return {"text": words(data.texts), **data.columns}
 
 
 def _arrow(values: Any, n_rows: int, where: str) -> Any:

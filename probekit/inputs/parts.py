@@ -22,8 +22,8 @@ PART_NAMES: dict[str, str] = {
 }
 """What data sets call their parts, lower case, and how a column "split" has it."""
 
-UNLABELLED = {"unsupervised": "unsupervised", "unlabeled": "unsupervised", "unlabelled": "unsupervised"}
-"""Parts that are none of the three; their rows have no label."""
+KNOWN = PART_NAMES | {"unsupervised": "unsupervised", "unlabeled": "unsupervised", "unlabelled": "unsupervised"}
+"""And parts that are none of the three; their rows have no label."""
 
 _CAMEL = re.compile(r"(?<=[^\W\d_A-Z])(?=[A-Z])")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -60,13 +60,7 @@ def table_parts(tables: Sequence[Table]) -> list[str]:
 
 
 def _part(name: str) -> str | None:
-    known = PART_NAMES | UNLABELLED
-    return name if name.strip().lower() in known else part_named(name, known=known)
-
-
-def without_part(parts: Sequence[str]) -> list[str]:
-    """Those of ``parts`` that are neither training, validation or test nor unlabelled, each once."""
-    return [part for part in dict.fromkeys(parts) if part.strip().lower() not in PART_NAMES | UNLABELLED]
+    return name if name.strip().lower() in KNOWN else part_named(name, known=KNOWN)
 
 
 def parse_mapping(split: str | Mapping[str, str]) -> dict[str, str] | None:
@@ -84,7 +78,7 @@ def parse_mapping(split: str | Mapping[str, str]) -> dict[str, str] | None:
     for name, part in pairs:
         if not name or name in mapping:
             raise SpecError(f"--split {split}", "every file is named once, as in a=train,b=test", repr(name))
-        if part.lower() not in PART_NAMES | UNLABELLED:
+        if part.lower() not in KNOWN:
             allowed = ", ".join([*PART_NAMES, "unsupervised"])
             raise SpecError(f"--split {split}", f"a part is one of {allowed}", repr(part))
         mapping[name] = part

@@ -11,10 +11,9 @@ from typing import Any
 from probekit.errors import InputError, SpecError
 from probekit.inputs.examples import make_examples
 from probekit.inputs.files import ENDINGS, read_file
-from probekit.inputs.hub import load_hub, tables_from_dataset_dict
+from probekit.inputs.hub import HubId, load_hub, parse_source, tables_from_dataset_dict
 from probekit.inputs.memory import is_in_memory, tables_from_memory
 from probekit.inputs.parts import parse_mapping
-from probekit.inputs.sources import HubId, parse_source, source_name
 from probekit.inputs.table import Table
 from probekit.spec import Examples
 
@@ -68,7 +67,8 @@ def read_examples(
             raise SpecError(f"--split {names}", message)
         tables = [table for source in parsed for table in _tables(source, names)]
         tables = _told_apart(tables)
-        source = ", ".join(map(source_name, parsed))
+        # Of a file its name alone: nothing of the machine's folders.
+        source = ", ".join(source.name if isinstance(source, Path) else source.given for source in parsed)
     return make_examples(tables, source, text=text, id_column=id_column, mapping=mapping, blank_texts=blank_texts)
 
 

@@ -17,11 +17,8 @@ from probekit.tasks.read import is_missing
 
 DEFAULT_FRACTION = 0.2
 
-MIN_TRAIN_ROWS = 2
-"""Rows (of each class) that training needs: two inner folds."""
-
-MIN_TRAIN_GROUPS = 2
-"""Groups that training needs: two inner folds."""
+MIN_TRAIN = 2
+"""Rows (of each class), or groups, that training needs: two inner folds."""
 
 PARTS = ("train", "val", "test")
 
@@ -162,10 +159,9 @@ def _one_split(rows: _Rows, own: Mapping[str, NDArray[np.int64]], *, fraction: f
 
 def _carve(rows: _Rows, at: NDArray[np.int64], *, fraction: float, seed: int, to_carve: int) -> NDArray[np.bool_]:
     """Which of the rows ``at`` to take, leaving enough for training and ``to_carve`` more parts."""
+    leave = MIN_TRAIN + to_carve
     if rows.groups is not None:
-        leave = MIN_TRAIN_GROUPS + to_carve
         return take_groups(rows.target.strata[at], rows.groups.values[at], fraction=fraction, seed=seed, leave=leave)
-    leave = MIN_TRAIN_ROWS + to_carve
     return take_rows(rows.target.strata[at], [rows.ids[i] for i in at], fraction=fraction, seed=seed, leave=leave)
 
 
@@ -199,14 +195,13 @@ def _check_columns(rows: _Rows) -> None:
 def _check_sizes(rows: _Rows, parts: Mapping[str, NDArray[np.int64]]) -> None:
     """Refuse what can't be divided: too few rows of a class, too few groups, too few rows."""
     train = parts["train"]
-    n_parts = 1 + sum(len(parts[part]) == 0 for part in ("val", "test"))
+    least = MIN_TRAIN + sum(len(parts[part]) == 0 for part in ("val", "test"))
     target, where = rows.target, "" if rows.split is None else f" among the training rows of {rows.split.name!r}"
-    least = MIN_TRAIN_ROWS + n_parts - 1
     if len(train) < least:
         labelled = "" if target.labelled is None else " with a label"
         raise InputError(f"column {target.name!r}", f"at least {least} rows{labelled}{where}", str(len(train)))
     if rows.groups is not None:
-        n_groups, least = len(np.unique(rows.groups.values[train])), MIN_TRAIN_GROUPS + n_parts - 1
+        n_groups = len(np.unique(rows.groups.values[train]))
         if n_groups < least:
             raise InputError(f"group column {rows.groups.name!r}", f"at least {least} groups{where}", str(n_groups))
     if not target.task.stratified:

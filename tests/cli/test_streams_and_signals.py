@@ -227,7 +227,7 @@ def test_a_signal_that_meets_the_end_of_a_weak_reference(number):
     """Python ignores what is raised there: the signal must not be lost."""
     script = (
         "import signal, sys, time, weakref\n"
-        "from probekit.cli.signals import end_on_signals\n"
+        "from probekit.cli.boundary import end_on_signals\n"
         "end_on_signals()\n"
         "class Thing: pass\n"
         "thing = Thing()\n"

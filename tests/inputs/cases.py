@@ -30,6 +30,8 @@ def error_of(*sources, **options) -> str:
     return f"{type(caught.value).__name__}: {caught.value}"
 
 
-def examples_from_dataset_dict(dataset_dict, name):
-    """A DatasetDict as a hub dataset of this name would be read."""
-    return make_examples(tables_from_dataset_dict(dataset_dict, name, split=None), name, text=None, id_column=None)
+def examples_from_dataset_dict(dataset_dict, name, *, text=None, split=None, id_column=None):
+    """What is read of a dataset of the hub called ``name`` once it is loaded."""
+    return make_examples(
+        tables_from_dataset_dict(dataset_dict, name, split=split), name, text=text, id_column=id_column
+    )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from probekit.inputs.hub import HubId, parse_source
 from probekit.inputs.read import read_examples
-from probekit.inputs.sources import HubId, parse_source
 from tests.inputs.cases import error_of, write
 
 

@@ -9,10 +9,8 @@ import sys
 import pytest
 
 from probekit.errors import InputError, SpecError
-from probekit.inputs.hub import load_hub
-from probekit.inputs.read import examples_from_dataset_dict
-from probekit.inputs.sources import HubId
-from tests.inputs.cases import write
+from probekit.inputs.hub import HubId, load_hub
+from tests.inputs.cases import examples_from_dataset_dict, write
 
 datasets = pytest.importorskip("datasets")
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probekit.metrics.paired import PairedDifference, differences_from, holm, paired_difference
+from probekit.metrics.bootstrap import PairedDifference, differences_from, holm, paired_difference
 from probekit.metrics.score import SCORES
 from tests.metrics.draws import bootstrap_draws
 
