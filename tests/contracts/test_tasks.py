@@ -9,7 +9,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from probekit.metrics import SCORES
+from probekit.metrics.score import SCORES
 from probekit.tasks import TASKS, Words
 from probekit.tasks.tags import read_tags
 from tests.contracts.tasks import (

@@ -115,10 +115,11 @@ def test_states_of_test_and_validation_rows_do_not_move_the_fit():
     pd.testing.assert_frame_equal(before[["train_score", "regularisation"]], after[["train_score", "regularisation"]])
 
 
-def test_the_layer_is_not_picked_on_test():
-    """Noise over 24 layers: the interval of the layer chosen on validation covers chance in 90% of 50 runs or more."""
+@pytest.mark.parametrize("n_runs", [20, pytest.param(50, marks=pytest.mark.slow)])
+def test_the_layer_is_not_picked_on_test(n_runs):
+    """Noise over 24 layers: the interval of the layer chosen on validation covers chance in 90% of the runs or more."""
     covered, best_on_test = 0, []
-    for seed in range(50):
+    for seed in range(n_runs):
         rng = np.random.default_rng(seed)
         states = [rng.standard_normal((200, 5)) for _ in range(24)]
         target = classes(np.array(["x", "y"], dtype=object)[rng.permutation(200) % 2])
@@ -126,7 +127,7 @@ def test_the_layer_is_not_picked_on_test():
         row = table[table["selected"]].iloc[0]
         covered += row["ci_low"] <= 0.5 <= row["ci_high"]
         best_on_test.append(table["score"].max())
-    assert covered >= 45
+    assert covered >= 0.9 * n_runs
     assert np.mean(best_on_test) > 0.57  # what a table that picks on test would print
 
 

@@ -45,8 +45,17 @@ def stratified(y, n=5):
     return list(StratifiedKFold(n, shuffle=True, random_state=0).split(y, y))
 
 
-@pytest.mark.parametrize("n_classes", [2, 3, 12])
-@pytest.mark.parametrize("telling", [0.0, 0.05, 0.3])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "telling"),
+    [
+        *((n, share) for n in (2, 3) for share in (0.0, 0.05, 0.3)),
+        *(pytest.param(12, share, marks=SLOW) for share in (0.0, 0.05, 0.3)),
+        (7, 0.05),
+    ],
+)
 def test_classes_as_scikit_learn_has_them(n_classes, telling):
     topics = np.random.default_rng(n_classes).integers(0, n_classes, 600)
     counts = word_counts(texts_about(topics, telling=telling))
