@@ -108,14 +108,17 @@ def probe(
     asked["transfer"] = tuple(transfer or ())
     asked["controls"] = control or controls
     asked["refit"] = save_probes is not None and not no_refit
-    import joblib
+    from probekit.cli.imports import quick_imports
 
-    from probekit.api.probe import run_probes
-    from probekit.cli.progress import Bars
-    from probekit.cli.screen import say
-    from probekit.evaluate.executor import workers
-    from probekit.evaluate.few_shot import MTEB, Shots
-    from probekit.evaluate.plan import ProbeOptions
+    with quick_imports():
+        import joblib
+
+        from probekit.api.probe import run_probes
+        from probekit.cli.progress import Bars
+        from probekit.cli.screen import say
+        from probekit.evaluate.executor import workers
+        from probekit.evaluate.few_shot import MTEB, Shots
+        from probekit.evaluate.plan import ProbeOptions
 
     jobs = joblib.cpu_count() if jobs is None else jobs
     asked["shots"] = MTEB if protocol else Shots(few, draws) if few else None
