@@ -43,8 +43,15 @@ from tests.evaluate.made_up import ORIGIN, classes, numbers, source_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
-every_classifier = pytest.mark.parametrize("case", [case for case in CASES if case.of_classes], ids=str)
+
+def each(cases):
+    """A network takes most of the time: of its two tasks one is tried by default."""
+    slow = {case: pytest.mark.slow for case in cases if case.name == "mlp" and case.of_classes}
+    return pytest.mark.parametrize("case", [pytest.param(c, marks=slow.get(c, ())) for c in cases], ids=str)
+
+
+every_case = each(CASES)
+every_classifier = each([case for case in CASES if case.of_classes])
 every_own = pytest.mark.parametrize("case", [case for case in CASES if case.own], ids=str)
 
 

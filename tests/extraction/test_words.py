@@ -43,7 +43,7 @@ def save_lists(path, sentences):
     return path
 
 
-@pytest.fixture(scope="module", params=["tiny", "minilm", "smollm2"])
+@pytest.fixture(scope="module", params=["tiny", "minilm", pytest.param("smollm2", marks=pytest.mark.slow)])
 def loaded(request):
     """The model's path, and transformers' own model and tokenizer, loaded once."""
     path = {"minilm": minilm, "smollm2": smollm2, "tiny": lambda: request.getfixturevalue("tiny_model")}[

@@ -67,7 +67,7 @@ FOLDERS = {
 }
 
 
-SLOW = ("Llama's config",)
+SLOW = ("Llama's config", "BERT's config")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in FOLDERS])
