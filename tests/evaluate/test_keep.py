@@ -39,7 +39,7 @@ def test_scores_are_of_the_honest_fit_and_the_probe_of_more_rows():
     assert not np.allclose(a.estimator.predict_proba(X), b.estimator.predict_proba(X), atol=1e-3)
 
 
-@pytest.mark.parametrize("probe", ["ridge", "knn", "mlp"])
+@pytest.mark.parametrize("probe", ["ridge", "knn", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_numbers_and_test_rows_are_not_learnt(probe):
     states, _ = made_up(n=80)
     y = states[2][:, 0] + np.random.default_rng(0).standard_normal(80)

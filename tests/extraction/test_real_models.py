@@ -89,6 +89,12 @@ def test_every_cached_layer_equals_hidden_states_pooled_by_numpy(loaded, data, t
     cache.close()
 
 
+large_is_slow = pytest.mark.parametrize(
+    "real", ["minilm", pytest.param("smollm2", marks=pytest.mark.slow)], indirect=True
+)
+
+
+@large_is_slow
 def test_padded_reading_gives_the_same(loaded, data, tmp_path, monkeypatch):
     """The fallback for models that can't be packed, on models that can."""
     path, model, tokenizer = loaded
@@ -113,6 +119,7 @@ def test_defaults_by_kind_of_model(loaded, data, tmp_path):
         assert cache.d_model == model.config.hidden_size
 
 
+@large_is_slow
 def test_bfloat16_is_near_and_massive_activations_survive(loaded, data, tmp_path):
     """Trap: float16 overflow. SmolLM2's first position has values that float16 rounds by 16 and half of the range."""
     path, model, tokenizer = loaded

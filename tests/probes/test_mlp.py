@@ -49,6 +49,7 @@ def test_numbers(planted):
     np.testing.assert_allclose(found.cv_scores, search.cv_results_["mean_test_score"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_classes(planted):
     X, numbers = planted
     y = np.array(["high", "low"])[(numbers < np.median(numbers)).astype(int)]
