@@ -126,6 +126,9 @@ class Silent:
 POOLING_NAMES = ("mean", "last", "first", "max", "mean_skip_first")
 """The keys of ``pooling.POOLINGS``, known here without loading torch (a test holds the two together)."""
 
+HEAD_KINDS = ("linear", "mlp", "attention", "mix")
+"""The keys of ``heads.modules.HEADS``, known here without loading torch (a test holds the two together)."""
+
 POOL_OVER = ("all", "text", "span")
 """Which tokens are pooled: all, those of the text without prompt and special tokens, or those of a span of it."""
 
@@ -157,6 +160,16 @@ TABLE_COLUMNS: tuple[str, ...] = (
 )
 """The columns of the layer table in their order; one that does not apply to a row is empty."""
 
+
+HEAD_COLUMNS: tuple[str, ...] = (
+    *TABLE_COLUMNS,
+    *("backbone", "init", "epoch", "n_trained", "centre_of_gravity", "seconds_per_step"),
+)
+"""The columns of the table of trained heads: those of the layer table, what was trained, from where, and for how long.
+
+``epoch``: whose weights were kept, 0 for those before any step. ``n_trained``: parameters. ``centre_of_gravity``: the
+mean layer of a mix by its weights (Tenney et al. 2019).
+"""
 
 CLASS_COLUMNS: tuple[str, ...] = (
     *("model", "dataset", "target", "pooling", "layer", "probe"),

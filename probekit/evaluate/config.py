@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from probekit.splits import DEFAULT_FRACTION, Column, Split, make_splits
+from probekit.splits import DEFAULT_FRACTION, Column, Split, labelled_part, make_splits
 from probekit.tasks import Target
 
 MAX_WORDS = 100_000
@@ -39,7 +39,8 @@ class ProbeConfig:
     ``controls``: names in ``CONTROLS``. ``n_tokens``: (n,), for the control "length". ``refit``: fit the probes of the
     selected layers once more, on train and validation. For tags of words: ``viterbi``, decode whole sentences, so that
     entity tags follow one another as IOB2 has it; ``max_words``, the most training words a probe is fitted on (whole
-    sentences in random order, as far as they go).
+    sentences in random order, as far as they go). ``given``: divisions that all targets share, instead of ``split`` and
+    ``seeds``.
     """
 
     ids: NDArray[Any]
@@ -54,10 +55,13 @@ class ProbeConfig:
     refit: bool = True
     viterbi: bool = False
     max_words: int = MAX_WORDS
+    given: tuple[Split, ...] = ()
 
 
 def splits_for(target: Target, config: ProbeConfig) -> list[Split]:
     """How the units are divided for one target, once per seed."""
+    if config.given:
+        return [labelled_part(split, target) for split in config.given]
     return make_splits(
         target,
         ids=config.ids,
