@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from probekit.api.inspect import diagnostics
     from probekit.api.predict import predict, tag_texts
     from probekit.api.probe import ProbekitWarning, few_shot, probe, probe_layers, transfer
+    from probekit.api.train import train
     from probekit.api.verify import verify
     from probekit.errors import ProbekitError
     from probekit.saved import save
@@ -37,6 +38,7 @@ __all__ = [
     "probe_layers",
     "save",
     "tag_texts",
+    "train",
     "transfer",
     "verify",
 ]
@@ -55,6 +57,7 @@ _HOME = {
     "probe_layers": "probekit.api.probe",
     "save": "probekit.saved",
     "tag_texts": "probekit.api.predict",
+    "train": "probekit.api.train",
     "transfer": "probekit.api.probe",
     "verify": "probekit.api.verify",
 }

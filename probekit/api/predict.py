@@ -24,6 +24,9 @@ from probekit.spec import Json, Listener, Silent
 from probekit.tasks import TASKS, States, Target, Task, Words
 from probekit.tasks.labels import label_probability
 
+HEADS_CARD = "card.json"
+"""In a folder of trained heads."""
+
 Spans = Sequence[tuple[int, int]]
 """First characters, and those after the last."""
 
@@ -59,8 +62,9 @@ def predict(
 ) -> Prediction:
     """Use a saved probe (``.skops``) on ``texts``, one or several; the model reads them up to the probe's layer only.
 
-    ``probe``: a file, or a folder of them, of which the best on validation is used; ``target`` says of what, where
-    there are several. ``spans``: first character of each text's span and the one after its last, for a probe of spans.
+    ``probe``: a file, or a folder of them, of which the best on validation is used, or a folder of heads that
+    ``train`` made; ``target`` says of what, where there are several. ``spans``: first character of each text's span and
+    the one after its last, for a probe of spans.
     ``words``: for a probe of tags, those of each text, if it was joined from them with single blanks; else texts are
     split at blanks, with punctuation and clitics apart. ``model``: where the model is, if it is a local one that lies
     elsewhere than a hub id would say. It must be the very model that the probe was fitted on: its revision (or the hash
@@ -70,6 +74,9 @@ def predict(
     no text to read.
     """
     listener = listener or Silent()
+    options = RunOptions(device, threads, trust_remote_code=trust_remote_code)
+    if is_heads(Path(probe)):
+        return _by_heads(Path(probe), target, texts_of(texts), spans, words, model, options, listener)
     path = find_probe(Path(probe), target, listener)
     saved, given = _open_probe(path), texts_of(texts)
     task = TASKS[saved.card["task"]]
@@ -79,7 +86,6 @@ def predict(
     from probekit.extraction.reader import read_states, read_words  # here, because it loads torch
 
     some = [given[i] for i in filled]
-    options = RunOptions(device, threads, trust_remote_code=trust_remote_code)
     if task.of_words:
         places = [split_words(text) for text in some] if words is None else [_spans_of(words[i]) for i in filled]
         split = [[text[a:b] for a, b in found] for text, found in zip(some, places, strict=True)]
@@ -91,6 +97,44 @@ def predict(
         read = read_states(some, card=saved.card, source=source, options=options, listener=listener, spans=chosen)
         with _strangers_code(path):
             answer = _answered(saved, read)
+    return answer if len(filled) == len(given) else _with_blanks(answer, filled, len(given))
+
+
+def is_heads(path: Path) -> bool:
+    """Whether ``path`` is a folder of trained heads."""
+    return (path / HEADS_CARD).is_file()
+
+
+def _by_heads(
+    path: Path,
+    target: str | None,
+    given: Sequence[str],
+    spans: Spans | None,
+    words: Sequence[Sequence[str]] | None,
+    model: str | os.PathLike[str] | None,
+    options: RunOptions,
+    listener: Listener,
+) -> Prediction:
+    """``predict`` by one of the heads in a folder: its logits are what a probe's states are."""
+    from probekit.training.saved_heads import load_heads  # here, because it loads torch
+
+    heads = load_heads(path)
+    i = heads.index(target, f"heads {path}")
+    card = {**heads.card["heads"][i], "cache": heads.card["cache"]}
+    _check_given(path, card, len(given), spans=spans, words=words)
+    filled = _filled_rows(given, listener)
+    opened = heads.open(same_model(card["cache"], model), options, listener)
+    saved, some = SavedProbe(heads.estimator(i), card), [given[k] for k in filled]
+    if of_words(card):
+        places = [split_words(text) for text in some] if words is None else [_spans_of(words[k]) for k in filled]
+        split = [[text[a:b] for a, b in found] for text, found in zip(some, places, strict=True)]
+        joined = [" ".join(of_text) for of_text in split]
+        logits, unread = opened.logits([i], joined, listener=listener, words=split)
+        answer = _tagged(saved, Rows(logits[0]), places, unread)
+    else:
+        chosen = None if spans is None else [spans[k] for k in filled]
+        logits, _ = opened.logits([i], some, listener=listener, spans=chosen)
+        answer = _answered(saved, logits[0])
     return answer if len(filled) == len(given) else _with_blanks(answer, filled, len(given))
 
 
@@ -136,6 +180,17 @@ def _tagged(saved: SavedProbe, states: States, words: Sequence[Spans], unread: N
     labels = np.empty(len(words), dtype=np.object_)
     labels[:] = target.sequences(codes, texts)
     return Prediction(task, labels, tuple(classes.tolist()), words=tuple(tuple(of_text) for of_text in words))
+
+
+class Rows:
+    """Answers or states that are in memory, as ``States``."""
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self._values = values
+
+    def rows(self, which: NDArray[np.int64]) -> NDArray[Any]:
+        """(len(which), d)."""
+        return np.asarray(self._values[which])
 
 
 def _with_blanks(answer: Prediction, filled: Sequence[int], n: int) -> Prediction:
@@ -186,12 +241,11 @@ def tag_texts(probe: str | os.PathLike[str], texts: str | Sequence[str], **optio
 
     Raises as ``predict``; SpecError for a probe of whole texts.
     """
-    path = find_probe(Path(probe), options.pop("target", None), options.get("listener") or Silent())
-    card = read_card(path)
+    path, card = found_card(Path(probe), options.get("target"), options.get("listener") or Silent())
     if not of_words(card):
         raise SpecError(f"probe {path}", "must be one of word tags", str(card.get("task")))
     given = texts_of(texts)
-    return tagged_texts(given, predict(path, given, **options))
+    return tagged_texts(given, predict(path, given, **{**options, "target": card.get("target")}))
 
 
 def tagged_texts(texts: Sequence[str], found: Prediction) -> list[TaggedText]:
@@ -210,6 +264,17 @@ def _entities(tags: Sequence[str], words: Spans) -> tuple[Entity, ...]:
 def reads_spans(card: Json) -> bool:
     """Whether a probe's card says that it reads a span of each text."""
     return bool(card.get("cache", {}).get("pool_over") == "span")
+
+
+def found_card(probe: Path, target: str | None, listener: Listener) -> tuple[Path, Json]:
+    """Where the probe (or the heads) for ``target`` is, and its card. Raises as ``find_probe``."""
+    if not is_heads(probe):
+        path = find_probe(probe, target, listener)
+        return path, read_card(path)
+    from probekit.training.saved_heads import head_of, read_heads_card
+
+    whole = read_heads_card(probe)
+    return probe, {**whole["heads"][head_of(whole, target, f"heads {probe}")], "cache": whole["cache"]}
 
 
 def find_probe(probe: Path, target: str | None, listener: Listener) -> Path:

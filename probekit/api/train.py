@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,14 @@ from probekit.evaluate.names import cache_names
 from probekit.extraction.request import same_model
 from probekit.readspec import RunOptions
 from probekit.spec import Json, Listener, Result, Silent
-from probekit.training.options import HeadOptions, TrainOptions
+from probekit.training.options import TrainOptions, head_options
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from probekit.models.source import ModelSource
+    from probekit.store import Cache
+    from probekit.training.run import Training
     from probekit.training.saved_heads import Heads
 
 PARTIAL = ".partial"
@@ -50,6 +55,7 @@ def train(
     dropout: float = 0.1,
     task: str | Mapping[str, str] = "auto",
     weights: Mapping[str, float] | None = None,
+    prompts: str | Sequence[str] = (),
     model: str | os.PathLike[str] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -66,8 +72,10 @@ def train(
     ``layer``, ``pooling``: by default those whose probe is best on validation. ``weights``: of each target's loss.
     ``out``: a folder to save to (``heads.safetensors``, what was trained of the backbone, a card, and the table); a
     training that was killed goes on from ``OUT.partial``. ``model``: where a local model is, if texts go through it.
-    ``options``: the fields of ``TrainOptions``: ``backbone`` ("frozen", "top:M", "lora", "full"), ``init``, ``epochs``,
-    ``batch_size``, ``lr``, ``soft_prompt``, ``seeds`` and so on.
+    ``prompts``: templates with ``{text}`` in them, to be compared: each has a cache of its own beside ``cache``, made
+    where it is not there, and the heads of the one that is best on validation are kept. ``options``: the fields of
+    ``TrainOptions``: ``backbone`` ("frozen", "top:M", "lora", "full"), ``init``, ``epochs``, ``batch_size``, ``lr``,
+    ``soft_prompt``, ``seeds`` and so on.
 
     A linear head begins at the probe that was fitted on the same states, so that training can only be compared with a
     head that was already good. Rows without a label of one target train the heads of the others. Several targets share
@@ -76,24 +84,16 @@ def train(
     Raises SpecError for options that can't be, InputError for labels and splits that can't be used, ModelError for
     another model than the cache's.
     """
-    targets = names(target, "target")
-    tasks = dict(task) if not isinstance(task, str) else dict.fromkeys(targets, task)
-    heads = tuple(
-        HeadOptions(
-            name,
-            head=head,
-            layer=layer,
-            pooling=pooling,
-            width=width,
-            dropout=dropout,
-            task=tasks.get(name, "auto"),
-            weight=(weights or {}).get(name, 1.0),
-        )
-        for name in targets
+    heads = head_options(
+        names(target, "target"),
+        tasks=task,
+        weights=weights,
+        head=head,
+        layer=layer,
+        pooling=pooling,
+        width=width,
+        dropout=dropout,
     )
-    for name in {**(weights or {}), **({} if isinstance(task, str) else tasks)}:
-        if name not in targets:
-            raise SpecError("weights, task", f"of targets: {', '.join(targets)}", str(name))
     known = {field.name for field in fields(TrainOptions)}
     for name in options:
         if name not in known:
@@ -101,7 +101,15 @@ def train(
     wanted = TrainOptions(heads, **options)
     run = RunOptions(device, threads, trust_remote_code=trust_remote_code, overwrite=overwrite)
     return run_heads(
-        cache, wanted, run, out=out, model=model, jobs=jobs, executor=executor, listener=listener or Silent()
+        cache,
+        wanted,
+        run,
+        out=out,
+        model=model,
+        prompts=[prompts] if isinstance(prompts, str) else prompts,
+        jobs=jobs,
+        executor=executor,
+        listener=listener or Silent(),
     )
 
 
@@ -112,6 +120,7 @@ def run_heads(
     *,
     out: str | os.PathLike[str] | None,
     model: str | os.PathLike[str] | None,
+    prompts: Sequence[str],
     jobs: int,
     executor: Executor | None,
     listener: Listener,
@@ -121,29 +130,75 @@ def run_heads(
 
     started = time.time()
     with ExitStack() as closing:
-        (opened,) = closing.enter_context(opened_caches([cache], verify=options.verify))
-        plan = plan_training(opened, options, name=cache_names([opened])[0])
-        source = same_model(opened.spec, model) if options.tuned else None
+        (given,) = closing.enter_context(opened_caches([cache], verify=options.verify))
+        source = same_model(given.spec, model) if options.tuned or prompts else None
+        caches = [given]
+        if prompts and source is not None:
+            caches = closing.enter_context(_prompt_caches(given, source, prompts, options, run, listener))
+        plans = [plan_training(one, options, name=name) for one, name in zip(caches, cache_names(caches), strict=True)]
         from probekit.training.run import run_training
 
-        state = None if out is None else _state(Path(out), options, opened.fingerprint, overwrite=run.overwrite)
+        found = []
         with nullcontext(executor) if executor else workers(jobs) as pool:
-            found = run_training(plan, source, run, state=state, executor=pool, listener=listener)
-        packages = ("probekit-layers", "torch", "transformers", "scikit-learn", "numpy")
-        record: Json = {
-            "versions": {name: version(name) for name in packages},
-            **found.record,
-            "caches": [{"file": opened.path.name, "fingerprint": opened.fingerprint, "spec": opened.spec}],
-            "seconds": round(time.time() - started, 3),
-        }
-        result = TrainResult(
-            {"heads": found.table, "classes": found.evaluation.classes}, found.warnings, record, (), found.heads
-        )
+            for k, plan in enumerate(plans):
+                state = None if out is None else _state(Path(out), k, options, plan.cache, overwrite=run.overwrite)
+                found.append(run_training(plan, source, run, state=state, executor=pool, listener=listener))
+        best = max(range(len(found)), key=lambda k: found[k].val_score)
+        result = TrainResult(*_tables(found), heads=found[best].heads)
+        result.record.update(_record(caches, found, options, best, started))
     if out is not None:
         save_heads(result, Path(out), overwrite=run.overwrite)
-        if state is not None:
-            shutil.rmtree(state)
+        shutil.rmtree(Path(out).with_name(Path(out).name + PARTIAL))
     return result
+
+
+def _tables(found: Sequence[Training]) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    """The tables of all caches together, and their warnings."""
+    import pandas as pd
+
+    heads = pd.concat([one.table for one in found], ignore_index=True)
+    classes = pd.concat([one.evaluation.classes for one in found], ignore_index=True)
+    texts = [text if len(found) == 1 else f"{one.cache}: {text}" for one in found for text in one.warnings]
+    return {"heads": heads, "classes": classes}, tuple(dict.fromkeys(texts))
+
+
+def _record(
+    caches: Sequence[Cache], found: Sequence[Training], options: TrainOptions, best: int, started: float
+) -> Json:
+    packages = ("probekit-layers", "torch", "transformers", "scikit-learn", "numpy")
+    return {
+        "versions": {name: version(name) for name in packages},
+        "options": options.json(),
+        "caches": [
+            {"file": cache.path.name, "fingerprint": cache.fingerprint, "spec": cache.spec, **one.record}
+            for cache, one in zip(caches, found, strict=True)
+        ],
+        "kept": caches[best].path.name,
+        "seconds": round(time.time() - started, 3),
+    }
+
+
+@contextmanager
+def _prompt_caches(
+    cache: Cache,
+    source: ModelSource,
+    prompts: Sequence[str],
+    options: TrainOptions,
+    run: RunOptions,
+    listener: Listener,
+) -> Iterator[list[Cache]]:
+    """The same texts inside each prompt, beside ``cache``; made where they are not there."""
+    from probekit.extraction.job import run_job
+    from probekit.extraction.same_texts import prompt_job, prompt_path
+
+    if len(set(prompts)) < len(prompts):
+        raise SpecError("--prompt", "different templates, none twice")
+    jobs = [prompt_job(cache, source, prompt) for prompt in prompts]
+    paths = [prompt_path(cache.path, prompt) for prompt in prompts]
+    for job, path in zip(jobs, paths, strict=True):
+        run_job(job, path, options=replace(run, overwrite=False), listener=listener).close()
+    with opened_caches(paths, verify=options.verify) as opened:
+        yield opened
 
 
 def save_heads(result: TrainResult, folder: Path, *, overwrite: bool = False) -> list[Path]:
@@ -159,10 +214,13 @@ def save_heads(result: TrainResult, folder: Path, *, overwrite: bool = False) ->
     return [*written, *write_table(result.table, record, folder / "heads.csv")]
 
 
-def _state(out: Path, options: TrainOptions, fingerprint: str, *, overwrite: bool) -> Path:
-    """The folder of what a killed training left, or a new one. Raises SpecError if it is of another training."""
-    folder = out.with_name(out.name + PARTIAL)
-    asked = json.dumps({"cache": fingerprint, "options": options.json()}, sort_keys=True)
+def _state(out: Path, k: int, options: TrainOptions, cache: Cache, *, overwrite: bool) -> Path:
+    """The folder of what a killed training of cache ``k`` left, or a new one.
+
+    Raises SpecError if it is of another training.
+    """
+    folder = out.with_name(out.name + PARTIAL) / f"cache{k}"
+    asked = json.dumps({"cache": cache.fingerprint, "options": options.json()}, sort_keys=True)
     mine = hashlib.sha256(asked.encode()).hexdigest()
     note = folder / "training.json"
     if folder.exists() and overwrite:
@@ -171,7 +229,7 @@ def _state(out: Path, options: TrainOptions, fingerprint: str, *, overwrite: boo
         theirs = json.loads(note.read_text())["sha256"] if note.is_file() else ""
         if theirs != mine:
             message = "holds a training that was broken off, of other options or another cache; --overwrite removes it"
-            raise SpecError(f"--out {out}, {folder.name}", message)
+            raise SpecError(f"--out {out}, {folder.parent.name}", message)
         return folder
     folder.mkdir(parents=True)
     note.write_text(json.dumps({"sha256": mine, "asked": json.loads(asked)}, indent=1))

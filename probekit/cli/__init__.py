@@ -18,6 +18,7 @@ from probekit.cli.inspect import inspect, verify
 from probekit.cli.predict import predict
 from probekit.cli.probe import probe
 from probekit.cli.screen import finish, prepare_streams, say
+from probekit.cli.train import train
 
 app = typer.Typer(
     name="probekit",
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (extract, probe, predict, inspect, verify, demo):
+for command in (extract, probe, train, predict, inspect, verify, demo):
     app.command()(command)
 
 

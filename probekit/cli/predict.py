@@ -20,7 +20,8 @@ def predict(
     probe: Annotated[
         Path,
         typer.Argument(
-            metavar="PROBE", help="A .skops file made by probe --save-probes, or their folder: the best on validation."
+            metavar="PROBE",
+            help="A .skops file made by probe --save-probes, or their folder (the best), or one of train.",
         ),
     ],
     data: Annotated[
@@ -44,25 +45,24 @@ def predict(
     """
     asked = locals().copy()
     _check_use(probe, data or [], text or [], column)
-    from probekit.api.predict import find_probe, reads_spans, tagged_texts
+    from probekit.api.predict import found_card, reads_spans, tagged_texts
     from probekit.api.predict import predict as run_predict
     from probekit.cli.progress import Bars
     from probekit.cli.tagged import print_tagged
     from probekit.extraction.spans import END, START, character_spans
-    from probekit.saved import of_words, read_card
+    from probekit.saved import of_words
 
     ids, texts, examples = _texts(data or [], text or [], column)
     options = {name: asked[name] for name in ("model", "device", "threads", "trust_remote_code")}
     with Bars() as bars:
-        path = find_probe(probe, target, bars)
-        card = read_card(path)
+        path, card = found_card(probe, target, bars)
         if of_words(card):
             options["words"] = None if examples is None else examples.words
         if reads_spans(card):
             if examples is None:
                 raise SpecError(f"probe {path}", f"reads spans: give DATA with columns {START!r} and {END!r}")
             options["spans"] = character_spans(examples).tolist()
-        found = run_predict(path, texts, listener=bars, **options)
+        found = run_predict(path, texts, target=card.get("target"), listener=bars, **options)
     if found.words is not None:
         print_tagged(ids, tagged_texts(texts, found), as_json=as_json)
     else:

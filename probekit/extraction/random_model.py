@@ -8,12 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from probekit.errors import ModelError, SpecError, StaleCacheError
+from probekit.errors import ModelError, StaleCacheError
 from probekit.extraction.job import run_job
 from probekit.extraction.request import Job, found_cache, known_spec, same_model
+from probekit.extraction.same_texts import same_texts
 from probekit.models.source import ModelSource
 from probekit.readspec import ReadSpec, RunOptions
-from probekit.spec import Examples, Json, Listener
+from probekit.spec import Json, Listener
 from probekit.store import Cache
 
 SEED = 0
@@ -33,20 +34,9 @@ def random_model_job(cache: Cache, models: Sequence[str | os.PathLike[str]]) -> 
     Raises SpecError where the texts were not stored, ModelError for another model or one that is not found, and
     StaleCacheError for a file of that name made from something else.
     """
-    if not cache.spec["store_text"]:
-        raise SpecError("--control random", f"needs the texts, which {cache.path.name} was made without")
+    examples = same_texts(cache, "--control random")
     spec = cache.spec
     source = _find(spec, models)
-    examples = Examples(
-        source=str(cache.provenance.get("dataset", "")),
-        text_column=str(cache.provenance.get("text_column", "")),
-        texts=cache.texts,
-        ids=cache.ids,
-        columns={name: cache.column(name) for name in cache.columns},
-        words=cache.words,
-    )
-    if cache.words is not None:
-        examples = replace(examples, text_column=spec["words"])
     job = Job(source, examples, known_spec(_asked(ReadSpec.from_json(spec)), source, examples), cache.layers)
     try:
         found = found_cache(random_path(cache.path), job)

@@ -95,7 +95,7 @@ class FrozenProblem:
 
 
 def head_loss(head: Head, logits: Tensor, truth: Truth, rows: Rows, n: int, *, penalty: float) -> Tensor:
-    """The loss of the ``logits`` of ``rows``, as their part of the mean over ``n``, and as large a part of the penalty."""
+    """The loss of the ``logits`` of ``rows``: their part of the mean over ``n``, and as large a part of the penalty."""
     wrong = truth.link.wrongness(logits, truth.y[torch.from_numpy(rows)].to(logits.device))
     return wrong.sum() / n + (len(rows) / n) * penalty_of(head, truth.link, penalty)
 

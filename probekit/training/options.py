@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from probekit.errors import SpecError
+from probekit.evaluate.plan import task_of
 from probekit.spec import HEAD_KINDS, POOLING_NAMES, Json
 
 SAMPLINGS = ("proportional", "uniform", "temperature")
@@ -179,6 +180,36 @@ class TrainOptions:
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "verify"}
         heads = [{field.name: getattr(head, field.name) for field in fields(head)} for head in self.heads]
         return {**plain, "heads": heads, "lora_targets": list(self.lora_targets)}
+
+
+def head_options(
+    targets: Sequence[str],
+    *,
+    tasks: str | Mapping[str, str] = "auto",
+    weights: str | Mapping[str, float] | None = None,
+    **shared: Any,
+) -> tuple[HeadOptions, ...]:
+    """A head for each of ``targets``, alike but for the task and the weight. ``weights``: ``{"V": 0.5}``, or "V=0.5".
+
+    Raises SpecError for a task or a weight of something else.
+    """
+    task = task_of(tasks, targets)
+    given = _weights(weights) if isinstance(weights, str) else dict(weights or {})
+    for name in given:
+        if name not in targets:
+            raise SpecError("--weight", f"of targets: {', '.join(targets)}", str(name))
+    return tuple(HeadOptions(name, task=task[name], weight=given.get(name, 1.0), **shared) for name in targets)
+
+
+def _weights(text: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.rpartition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError as error:
+            raise SpecError(f"--weight {text}", "COLUMN=NUMBER, with commas") from error
+    return found
 
 
 def _one_of(option: str, value: Any, allowed: Sequence[str]) -> None:

@@ -50,6 +50,12 @@ class Training:
     heads: Heads
     warnings: tuple[str, ...]
     record: Json
+    cache: str
+
+    @property
+    def val_score(self) -> float:
+        """The mean over heads, by which prompts are compared."""
+        return float(np.mean(self.evaluation.table["val_score"]))
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,6 @@ def run_training(
         heads=heads,
         warnings=tuple(dict.fromkeys([*frozen, *evaluation.warnings, *_warnings(table)])),
         record={
-            "options": plan.options.json(),
             "validation": [
                 {
                     "seed": seed,
@@ -118,6 +123,7 @@ def run_training(
                 for t, target in enumerate(_targets(chosen, found.histories, history))
             ],
         },
+        cache=plan.origin.cache,
     )
 
 

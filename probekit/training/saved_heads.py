@@ -134,11 +134,7 @@ class Heads:
 
     def index(self, target: str | None, source: str) -> int:
         """Which head is of ``target``; None where there is one only. Raises SpecError for another."""
-        if target is None and len(self.modules) > 1:
-            raise SpecError(source, "has heads of several targets: name one with --target", ", ".join(self.targets))
-        if target is not None and target not in self.targets:
-            raise SpecError(f"--target {target}", f"{source} has heads of {', '.join(self.targets)}")
-        return 0 if target is None else self.targets.index(target)
+        return head_of(self.card, target, source)
 
     def save(self, folder: Path) -> list[Path]:
         """Write the folder whole beside its name, then give it the name; what was there is removed. Returns the files.
@@ -275,9 +271,14 @@ def _rounded(states: torch.Tensor, dtype: str) -> torch.Tensor:
     return torch.from_numpy(stored_values(states.float().cpu().numpy(), dtype)).to(states.device)
 
 
-def is_heads(path: Path) -> bool:
-    """Whether a folder is one of trained heads."""
-    return (path / CARD).is_file()
+def head_of(card: Json, target: str | None, source: str) -> int:
+    """Which of a card's heads is of ``target``; None where there is one only. Raises SpecError for another."""
+    targets = [str(head["target"]) for head in card["heads"]]
+    if target is None and len(targets) > 1:
+        raise SpecError(source, "has heads of several targets: name one with --target", ", ".join(targets))
+    if target is not None and target not in targets:
+        raise SpecError(f"--target {target}", f"{source} has heads of {', '.join(targets)}")
+    return 0 if target is None else targets.index(target)
 
 
 def read_heads_card(folder: Path) -> Json:
