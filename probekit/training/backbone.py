@@ -18,6 +18,7 @@ from probekit.extraction.reader import Reader, open_reader, prepare
 from probekit.extraction.spans import END, START
 from probekit.heads.loop import Rows
 from probekit.models.adapters import Adapter, add_lora, load_adapter, load_prompt, new_prompt, save_adapter, save_prompt
+from probekit.models.backbone import Backbone
 from probekit.models.live import block_form, check_start, first_layer, for_training, trainable, use_checkpointing
 from probekit.models.source import ModelSource
 from probekit.models.tokens import data_words
@@ -181,12 +182,11 @@ def make_trainable(
     return Tuned(live, names, dropout)
 
 
-def apply_files(reader: Reader, files: Mapping[str, bytes], source: str) -> Tensor | None:
-    """Give a freshly loaded model what was trained of it; returns the soft prompt, if there is one.
+def give_trained(backbone: Backbone, files: Mapping[str, bytes], source: str) -> Tensor | None:
+    """Give a model what was trained of it, in place; returns the soft prompt, if there is one.
 
     Raises SpecError for a tensor too few or too many.
     """
-    backbone = reader.backbone
     if FILE in files:
         tensors = load(files[FILE])
         parameters = dict(backbone.model.named_parameters())

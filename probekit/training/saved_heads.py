@@ -45,7 +45,7 @@ from probekit.readspec import ReadSpec, RunOptions, check_spec, missing_to_read
 from probekit.spec import POOLING_NAMES, Json, Listener
 from probekit.store import stored_values
 from probekit.tasks import TASKS
-from probekit.training.backbone import ADAPTER, FILE, PROMPT, apply_files, live_spec
+from probekit.training.backbone import ADAPTER, FILE, PROMPT, give_trained, live_spec
 from probekit.training.options import SUBWORDS
 from probekit.training.plan import TrainPlan
 from probekit.training.texts import Place, TextReader, Tokenised, answer_texts
@@ -184,7 +184,7 @@ class Heads:
             if head["shape"]["d_model"] != stack.d_model:
                 message = f"the model's states have {stack.d_model} dimensions"
                 raise SpecError("card of the heads, field 'd_model'", message, str(head["shape"]["d_model"]))
-        prompt = apply_files(reader, self.files, "heads")
+        prompt = give_trained(reader.backbone, self.files, "heads")
         return OpenHeads(self, reader, prompt)
 
 
