@@ -90,7 +90,7 @@ class Backbone:
         if self.position_start is not None and max(map(len, sequences)) <= self.longest_packed:
             inputs, real = _packed_inputs(sequences, self.position_start, self.pad_id, self.device), None
         else:
-            inputs = _padded_inputs(sequences, self.pad_id, self.device)
+            inputs = padded_inputs(sequences, self.pad_id, self.device)
             real = inputs["attention_mask"].bool()
 
         def ragged(layer: int, states: Tensor) -> None:
@@ -207,13 +207,13 @@ def prepare(
         [(7 * i + 11 * j + 5) % vocabulary for j in range(min(length, longest))] for i, length in enumerate(LENGTHS)
     ]
     rows = [[token + 1 if token == pad_id and token + 1 < vocabulary else token for token in row] for row in rows]
-    one = _padded_inputs(rows[:1], pad_id, device)
+    one = padded_inputs(rows[:1], pad_id, device)
     settings = _settings(whole)
     stack = find_stack(model, one)
     causal = side == "decoder" or _is_causal(model, one)
     seen_at = with_last_layer(at_site(model, stack, one, site), last_layer)
     packing.PACKED.window = int(getattr(config, "attention_chunk_size", None) or packing.NO_LIMIT)
-    alone = [_read(model, stack, _padded_inputs([row], pad_id, device))[0] for row in rows]
+    alone = [_read(model, stack, padded_inputs([row], pad_id, device))[0] for row in rows]
     position_start, why = _try_packing(model, stack, rows, alone, pad_id)
     harmless = position_start is not None or _padding_is_harmless(model, stack, rows, alone, pad_id)
     single = one_by_one or not harmless
@@ -284,7 +284,9 @@ def _packed_inputs(
     }
 
 
-def _padded_inputs(rows: Sequence[list[int]], pad_id: int, device: torch.device) -> dict[str, Tensor]:
+def padded_inputs(
+    rows: Sequence[list[int] | NDArray[np.int32]], pad_id: int, device: torch.device
+) -> dict[str, Tensor]:
     """Pad on the right: absolute and rotary positions then need no correction, whatever side the tokenizer prefers."""
     tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
     ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id)
@@ -374,7 +376,7 @@ def _padding_is_harmless(
 ) -> bool:
     """Whether texts of several lengths in one batch, padded on the right, have the states that they have ``alone``."""
     try:
-        padded = _read(model, stack, _padded_inputs(rows, pad_id, alone[0].device))
+        padded = _read(model, stack, padded_inputs(rows, pad_id, alone[0].device))
     except (ValueError, IndexError, RuntimeError):
         return False
     found = [states[: len(row)] for states, row in zip(padded, rows, strict=True)]
