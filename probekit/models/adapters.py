@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from probekit.errors import SpecError
 from probekit.models.backbone import Backbone
 from probekit.models.foreign import first_line
-from probekit.models.live import Sequences, check_prompt, trial_slopes, whole_model, without_input_gradients
+from probekit.models.live import Sequences, check_prompt, trial_slopes, whole_model
 from probekit.output import write_whole
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -194,7 +194,6 @@ def _wrapped(backbone: Backbone, config: Any, targets: Sequence[str]) -> Adapter
     peft, model = _peft(), whole_model(backbone)
     with _quiet():
         wrapper = peft.get_peft_model(model, config, adapter_name=NAME)
-    without_input_gradients(model)
     config.base_model_name_or_path = None  # it may be a path of this machine
     found = sorted({name.rpartition(".lora_A.")[0] for name, _ in model.named_modules() if ".lora_A." in name})
     if found != sorted(targets):

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from probekit.errors import SpecError
@@ -409,26 +410,23 @@ def _behind_blocks(backbone: Backbone, layers: tuple[int, ...], sequences: Seque
 
 
 def use_checkpointing(backbone: Backbone) -> None:
-    """Keep only the states between blocks for backward, and run each block again there; in ``train()`` mode only.
+    """Keep only the states between blocks for backward, and run each block again there, whatever mode the model is in.
 
-    Raises SpecError if the model does not support it.
+    (transformers' own does so in ``train()`` mode alone, where a frozen model would have its dropout on.)
+
+    Raises SpecError if the model's blocks can't be found.
     """
-    model, settings = whole_model(backbone), {"use_reentrant": False}
-    try:
-        if hasattr(model, "activation_checkpointing_enable"):  # its name in newer versions of transformers
-            model.activation_checkpointing_enable(activation_checkpointing_kwargs=settings)
-        else:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
-    except (ValueError, NotImplementedError) as error:
-        rule = "needs a model that supports gradient checkpointing"
-        raise SpecError("--checkpointing", rule, f"a {model_type(backbone)}") from error
-    without_input_gradients(model)
+    if not backbone.stack.blocks:
+        raise SpecError("--checkpointing", "needs a model whose blocks can be found", f"a {model_type(backbone)}")
+    for block in dict.fromkeys(backbone.stack.blocks):
+        if "forward" not in vars(block):
+            block.forward = partial(_run_again, block.forward)
 
 
-def without_input_gradients(model: PreTrainedModel) -> None:
-    """Frozen embeddings ask for gradients again once checkpointing is on (reentrant checkpoints need it): undo that."""
-    if hasattr(model, "_require_grads_hook"):
-        model.disable_input_require_grads()
+def _run_again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 # Trial passes

@@ -48,7 +48,6 @@ REFUSED = {
 }
 """Which of the top blocks can't be trained from cached states, and why; all other families can."""
 
-NOT_CHECKPOINTED = ("albert", "mpnet")
 NO_PROMPT = ("t5-decoder", "bart-decoder")
 
 
@@ -266,9 +265,9 @@ def test_a_soft_prompt_stands_before_every_text(case):
 
 
 def test_checkpointed_gradients_are_the_same(fresh):
-    name, backbone = fresh
-    if name in NOT_CHECKPOINTED:
-        with pytest.raises(SpecError, match="--checkpointing: needs a model that supports"):
+    _, backbone = fresh
+    if not backbone.stack.blocks:
+        with pytest.raises(SpecError, match="--checkpointing: needs a model whose blocks can be found"):
             use_checkpointing(backbone)
         return
     n = backbone.stack.n_layers
@@ -279,8 +278,7 @@ def test_checkpointed_gradients_are_the_same(fresh):
         for layers in ((n,), (0, 1), (1, n)):
             backbone.model.eval()
             expected = slopes(some_loss(live_states(padded, TEXTS, layers=layers)), trained.values())
-            use_checkpointing(padded)
-            backbone.model.train()
+            use_checkpointing(padded)  # (in eval mode too: a frozen model has no dropout on)
             with counted([inside]) as calls:
                 loss = some_loss(live_states(padded, TEXTS, layers=layers))
                 once = len(calls[0])
