@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,9 @@ from probekit.output import write_whole
 
 Rows = NDArray[np.int64]
 OnStep = Callable[[int, int, float], None]
+OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What the optimiser keeps of a parameter."""
+
 TINY = 1e-9
 """A validation score has to be better by this to count as better."""
 
@@ -31,6 +34,7 @@ class Recipe:
 
     ``warmup``: share of all steps in which the learning rate rises; it falls to zero by the end. ``patience``: epochs
     without a better validation score after which a target is no longer trained. ``clip``: largest norm of a gradient.
+    ``stop``: end after so many of the ``epochs`` that the learning rate is planned for; None for all.
     """
 
     epochs: int = 20
@@ -40,6 +44,7 @@ class Recipe:
     patience: int = 3
     clip: float = 1.0
     seed: int = 0
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,8 @@ class _Run:
 
     @property
     def over(self) -> bool:
-        return self.done >= self.recipe.epochs or not any(self.active)
+        epochs = self.recipe.epochs if self.recipe.stop is None else self.recipe.stop
+        return self.done >= epochs or not any(self.active)
 
     def batches(self, epoch: int) -> list[Rows]:
         return self.problem.batches(np.random.default_rng([self.recipe.seed, epoch]), self.recipe.batch_size)
@@ -250,16 +256,17 @@ class _Run:
             return False
         try:
             with safe_open(path, "pt") as file:
-                self.history = History(**json.loads(file.metadata()["history"]))
+                history = History(**json.loads(file.metadata()["history"]))
                 found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dictionary)
+            self._check(history, found)
             for i, parameter in enumerate(self.parameters):
                 parameter.copy_(found[f"now.{i}"])
                 self.best[i].copy_(found[f"best.{i}"])
-                names = ("step", "exp_avg", "exp_avg_sq")
                 if f"step.{i}" in found:
                     self.optimizer.state[parameter] = {
-                        name: found[f"{name}.{i}"].to("cpu" if name == "step" else parameter.device) for name in names
+                        name: found[f"{name}.{i}"].to("cpu" if name == "step" else parameter.device) for name in OF_ADAM
                     }
+            self.history = history
             torch.set_rng_state(found["rng.cpu"])
             for name, value in found.items():
                 if name.startswith("rng.cuda"):
@@ -268,6 +275,19 @@ class _Run:
             reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
             raise SpecError(f"{path}", "must be the state of this training; remove it to begin anew", reason) from error
         return True
+
+    def _check(self, history: History, found: Mapping[str, Tensor]) -> None:
+        """Raise ValueError for a history or tensors that this training has not."""
+        n, epochs = len(self.problem.targets), range(len(history.scores))
+        numbers = all(len(scores) == n and all(isinstance(s, float | int) for s in scores) for scores in history.scores)
+        if not (numbers and history.best in epochs and len(history.stopped) == n and type(history.steps) is int):
+            raise ValueError("a history of something else")
+        expected = {f"{kind}.{i}": p.shape for i, p in enumerate(self.parameters) for kind in ("now", "best")}
+        for i, p in enumerate(self.parameters):
+            if f"step.{i}" in found:
+                expected |= {f"step.{i}": torch.Size([])} | {f"{name}.{i}": p.shape for name in OF_ADAM[1:]}
+        if {name: t.shape for name, t in found.items() if not name.startswith("rng.")} != expected:
+            raise ValueError("tensors of something else")
 
 
 def _generators(parameters: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
