@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probekit.api.attach import attach
     from probekit.api.extract import extract
     from probekit.api.inspect import diagnostics
     from probekit.api.predict import predict, tag_texts
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
     from probekit.saved import save
     from probekit.spec import Result
     from probekit.store import Cache, open_cache
+    from probekit.training.attach import HeadShape
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cache",
+    "HeadShape",
     "ProbekitError",
     "ProbekitWarning",
     "Result",
+    "attach",
     "diagnostics",
     "extract",
     "few_shot",
@@ -45,9 +49,11 @@ __all__ = [
 
 _HOME = {
     "Cache": "probekit.store",
+    "HeadShape": "probekit.training.attach",
     "ProbekitError": "probekit.errors",
     "ProbekitWarning": "probekit.api.probe",
     "Result": "probekit.spec",
+    "attach": "probekit.api.attach",
     "diagnostics": "probekit.api.inspect",
     "extract": "probekit.api.extract",
     "few_shot": "probekit.api.probe",

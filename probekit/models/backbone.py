@@ -195,14 +195,14 @@ def prepare(
     model = one_side(whole, side)
     config = model.config.get_text_config()
     only_states(whole)
-    table = _table(model)
+    table = table_rows(model)
     vocabulary = max(2, int(getattr(config, "vocab_size", None) or table or 2))
     pad_id = getattr(config, "pad_token_id", None)
     if pad_id is None or not 0 <= pad_id < (table or vocabulary):  # some say -1 for none
         pad_id = 0
     positions = getattr(config, "max_position_embeddings", None)
     max_positions = int(positions) - _position_offset(whole, int(positions)) if positions and positions > 0 else None
-    longest = min(limit for limit in (max(LENGTHS), max_positions, _length_limit(config)) if limit)
+    longest = min(limit for limit in (max(LENGTHS), max_positions, length_limit(config)) if limit)
     rows = [
         [(7 * i + 11 * j + 5) % vocabulary for j in range(min(length, longest))] for i, length in enumerate(LENGTHS)
     ]
@@ -239,11 +239,11 @@ def prepare(
         max_positions=max_positions,
         single=single,
         longest_packed=packing.PACKED.window,
-        length_limit=_length_limit(config),
+        length_limit=length_limit(config),
     )
 
 
-def _length_limit(config: Any) -> int | None:
+def length_limit(config: Any) -> int | None:
     """The length up to which a rope that depends on the length is read one way, and above it another (longrope)."""
     parameters = getattr(config, "rope_parameters", None) or {}
     field = "original_max_position_embeddings"
@@ -251,7 +251,7 @@ def _length_limit(config: Any) -> int | None:
     return int(limit) if limit and parameters.get("rope_type") == "longrope" else None
 
 
-def _table(model: PreTrainedModel | DecoderSide) -> int | None:
+def table_rows(model: PreTrainedModel | DecoderSide) -> int | None:
     """Rows of the table in which tokens are looked up (of the smaller one, if there are two)."""
     try:
         sides = (model.model.get_encoder(), model.model.get_decoder()) if isinstance(model, DecoderSide) else (model,)

@@ -174,6 +174,17 @@ def test_checkpointing_gives_the_same_gradients():
     assert_same(slopes[1], slopes[0], 1e-6)
 
 
+def test_a_text_that_is_read_another_way_for_its_length_shares_no_batch():
+    """longrope: beyond the original length all positions of a batch are turned by other angles."""
+    factors = {"short_factor": [1.0] * 6, "long_factor": [3.0] * 6}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 8, "factor": 8.0, **factors}
+    model = build("phi3", rope_parameters=rope)
+    module = probekit.attach(model, {"label": {"n_classes": 3}})
+    with torch.no_grad():
+        alone = torch.cat([module(torch.tensor([text]))["label"] for text in TEXTS])
+        assert_same(module(*padded(TEXTS)), {"label": alone})
+
+
 @pytest.mark.parametrize("whole", ["BertForSequenceClassification", "BertForMaskedLM", "BertModel"])
 def test_a_head_of_the_models_own_is_in_the_way_of_nothing(whole):
     torch.manual_seed(0)

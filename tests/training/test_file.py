@@ -22,6 +22,7 @@ from probekit.training.options import HeadOptions, TrainOptions
 FULL = """
 cache: caches/c.h5
 out: heads
+prompts: ["In a word: {text}", "{text}"]
 model: org/model   # not here, so from the hub
 device: cpu
 threads: 2
@@ -75,6 +76,7 @@ def test_a_file_says_everything(tmp_path):
     )
     run = RunOptions("cpu", 2)
     assert found.parts() == (tmp_path / "caches/c.h5", options, run, tmp_path / "heads", "org/model")
+    assert found.prompts == ("In a word: {text}", "{text}")
     (tmp_path / "org" / "model").mkdir(parents=True)
     assert read_train_file(tmp_path / "heads.yaml").model == str(tmp_path / "org/model")
 
@@ -179,7 +181,9 @@ def test_mistakes_are_one_line(tmp_path, text, message):
 
 def test_typos_come_before_what_they_leave_out(tmp_path):
     message = refused(tmp_path, "cache: c.h5\ntarget: {label: {}}")
-    assert message.startswith("heads.yaml, target: one of cache, out, model, device, threads, targets, backbone, ")
+    assert message.startswith(
+        "heads.yaml, target: one of cache, out, model, prompts, device, threads, targets, backbone, "
+    )
     assert message.endswith("; did you mean 'targets'?")
     assert "did you mean" not in refused(tmp_path, f"{SHORT}xyzzy: 1")
     # What must not come with a file: code to run, files to write over.
@@ -246,6 +250,6 @@ def test_a_file_trains(tmp_path, tiny_model, tiny_data):
     probekit.extract(tiny_model, tiny_data, out=tmp_path / "c.h5").close()
     text = "cache: c.h5\nout: heads\ntargets: {label: {}, score: {head: mlp, width: 4}}\nepochs: 1\n"
     cache, options, run, out, model = read_train_file(write(tmp_path, text)).parts()
-    result = run_heads(cache, options, run, out=out, model=model, jobs=1, executor=None, listener=Silent())
+    result = run_heads(cache, options, run, out=out, model=model, prompts=(), jobs=1, executor=None, listener=Silent())
     assert result.heads.targets == ["label", "score"]
     assert (tmp_path / "heads" / "card.json").is_file()
