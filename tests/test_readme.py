@@ -44,13 +44,15 @@ def folder(tmp_path_factory):
 
 def test_code_blocks_run(folder, monkeypatch, tiny_model, capsys):
     monkeypatch.chdir(folder)
+    (yaml,) = blocks("yaml")
+    (folder / "heads.yaml").write_text(yaml)
     for block in blocks("bash"):
         for line in block.strip().splitlines():
             words = [str(tiny_model) if word == HUB_MODEL else word for word in shlex.split(line, comments=True)]
             command = [name for word in words for name in (sorted(glob.glob(word)) if "*" in word else [word])]
             assert command[0] == "probekit"
             assert run(command[1:]) == 0, line
-    for name in ("reviews.h5", "layers.csv", "layers.json", "layers.png", "grouped.csv"):
+    for name in ("reviews.h5", "layers.csv", "layers.json", "layers.png", "grouped.csv", "tuned", "from-file"):
         assert (folder / name).exists()
     code = "\n".join(blocks("python"))
     # (The tiny model has two layers, of which the deepest stands for layer 3, and fewer than 50 dimensions.)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from probekit.errors import ModelError, SpecError
 from probekit.extraction.reader import Reader, open_reader, prepare
 from probekit.extraction.spans import END, START
 from probekit.heads.loop import Rows
+from probekit.heads.modules import dense, tokens
 from probekit.models.adapters import Adapter, add_lora, load_adapter, load_prompt, new_prompt, save_adapter, save_prompt
 from probekit.models.backbone import Backbone
 from probekit.models.live import block_form, check_start, first_layer, for_training, trainable, use_checkpointing
@@ -120,22 +122,33 @@ def open_live(
 @torch.no_grad()
 def check_cached(cache: Cache, live: TextReader, places: Sequence[Place], rows: Rows) -> float:
     """How far cached rows are from live ones, relative; raises ModelError beyond what rounding explains."""
-    kinds = [str(cache.spec[name]) for name in ("dtype", "store_dtype")]
-    most = max(CLOSE[kind] for kind in kinds)
+    of_tokens = any(place.of_words or place.pooling == "attention" for place in places)
+    most = max(CLOSE[str(cache.spec[name])] for name in ("dtype", "store_dtype", *(["tokens"] if of_tokens else [])))
     worst = 0.0
     for place in places:
-        if place.of_words or place.pooling == "attention":
-            continue
         for layer in place.layers:
-            (read,) = live.read(rows, [Place((layer,), place.pooling)])
-            stored = np.asarray(cache.layer(layer, place.pooling)[rows], dtype=np.float32)
-            found = read.cpu().numpy() if isinstance(read, Tensor) else stored
+            if place.of_words or place.pooling == "attention":
+                found, stored = _tokens_beside(cache, live, layer, rows)
+            else:
+                (read,) = live.read(rows, [Place((layer,), place.pooling)])
+                found = dense(read).cpu().numpy()
+                stored = np.asarray(cache.layer(layer, place.pooling)[rows], dtype=np.float32)
             gap = np.linalg.norm(found - stored, axis=1) / np.maximum(np.linalg.norm(stored, axis=1), 1e-12)
             worst = max(worst, float(gap.max()))
     if worst > most:
         message = f"must give the states of {cache.path.name}, within {most:g} of them"
         raise ModelError(f"model {cache.model}", message, f"a relative difference of {worst:.2g}")
     return worst
+
+
+def _tokens_beside(
+    cache: Cache, live: TextReader, layer: int, rows: Rows
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """All tokens of ``rows`` at a layer, live and as the cache has them, (total_tokens, d_model) each."""
+    whole = replace(live, texts=replace(live.texts, over=None))
+    (read,) = whole.read(rows, [Place((layer,), "attention")])
+    stored = cache.tokens(layer)
+    return tokens(read).states.cpu().numpy(), np.concatenate([stored[int(i)] for i in rows]).astype(np.float32)
 
 
 def make_trainable(
