@@ -118,7 +118,7 @@ def test_the_model_in_hand_stays_as_it_is():
     model = build("llama")
     model.requires_grad_(False)
     model.layers[1].requires_grad_(True).train()
-    model.config.use_cache, model.config.output_hidden_states = True, True
+    model.config.use_cache, model.config.output_hidden_states, model.config.return_dict = True, True, False
     flags = [p.requires_grad for p in model.parameters()]
     modes = [m.training for m in model.modules()]
     config, weights = model.config.to_dict(), copy.deepcopy(model.state_dict())
@@ -176,9 +176,9 @@ def test_checkpointing_gives_the_same_gradients():
 
 def test_a_text_that_is_read_another_way_for_its_length_shares_no_batch():
     """longrope: beyond the original length all positions of a batch are turned by other angles."""
-    factors = {"short_factor": [1.0] * 6, "long_factor": [3.0] * 6}
+    factors = {"short_factor": [1.0] * 6, "long_factor": [4.0 + i for i in range(6)]}
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 8, "factor": 8.0, **factors}
-    model = build("phi3", rope_parameters=rope)
+    model = build("phi3", rope_parameters=rope, original_max_position_embeddings=8)
     module = probekit.attach(model, {"label": {"n_classes": 3}})
     with torch.no_grad():
         alone = torch.cat([module(torch.tensor([text]))["label"] for text in TEXTS])
