@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from probekit.spec import Result
 
 
+BESIDE_A_FILE = ("cache", "device", "threads", "jobs", "trust_remote_code", "as_json", "overwrite", "context")
+"""What may stand beside a file that says everything: how the work is done, not what."""
+
+
 def train(
+    context: typer.Context,
     cache: Annotated[Path, typer.Argument(metavar="CACHE|YAML", help="A cache, or a file that says everything.")],
     target: Annotated[str | None, typer.Option(help="Label column; several with commas.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the heads, their table and card.")] = None,
@@ -91,10 +96,19 @@ def train(
     from probekit.training.options import TrainOptions, head_options
 
     if cache.suffix in (".yaml", ".yml"):
-        _alone(asked)
+        _check_alone(context, cache)
         from probekit.training.file import read_train_file
 
-        cache, options, run, out, model = read_train_file(cache).parts()
+        found = read_train_file(cache)
+        cache, options, run, out, model = found.parts()
+        prompt = list(found.prompts)
+        run = replace(
+            run,
+            device=device if _given(context, "device") else run.device,
+            threads=threads or run.threads,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+        )
     else:
         if target is None:
             raise SpecError("--target", "names the columns of labels", "nothing")
@@ -143,10 +157,18 @@ def train(
             say(f"wrote {out}; use it with: probekit predict {out} --text ...")
 
 
-def _alone(asked: dict[str, object]) -> None:
-    """Raise SpecError for options beside a file that says everything."""
-    if asked["target"] is not None or asked["out"] is not None or asked["prompt"]:
-        raise SpecError(f"{asked['cache']}", "says everything; --target, --out and --prompt belong in it")
+def _given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _check_alone(context: typer.Context, file: Path) -> None:
+    """Raise SpecError for options that belong in the file."""
+    for name in context.params:
+        if name not in BESIDE_A_FILE and _given(context, name):
+            option = f"--{name.replace('_', '-')}"
+            raise SpecError(f"{option} beside {file}", f"the file says everything: {name} belongs in it")
 
 
 def _show(result: Result, *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ from probekit.spec import Json
 from probekit.tasks import TASKS
 from probekit.training.backbone import give_trained
 from probekit.training.options import HeadOptions
-from probekit.training.saved_heads import Heads
+from probekit.training.saved_heads import Heads, check_depth
 from probekit.training.texts import Place, TextReader, Tokenised
 from probekit.training.truth import link_of
 
@@ -117,6 +117,7 @@ def attach_saved(model: nn.Module, heads: Heads, *, rendered: bool) -> Attached:
             message = "answers whole texts; a head that tags words is for probekit.predict"
             raise SpecError(f"attach, target {card['target']}", message)
     backbone = in_hand(model, site=cache["site"], last_layer=cache.get("last_layer", "normed"))
+    check_depth(heads.card, backbone.stack.n_layers)
     for card in heads.card["heads"]:
         _check_layers(card["target"], card["layers"], backbone.stack)
         if card["shape"]["d_model"] != backbone.stack.d_model:

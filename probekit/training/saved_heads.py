@@ -61,6 +61,7 @@ _TOP: Mapping[str, Field] = {
     "heads": list_of("objects", lambda value: isinstance(value, dict)),
     "backbone": TEXT,
     "soft_prompt": whole(0, 100_000),
+    "n_layers": whole(0, MOST_LAYERS),
     "cache": OBJECT,
     "data": OBJECT,
     "options": OBJECT,
@@ -115,6 +116,7 @@ class Heads:
             "heads": list(cards),
             "backbone": options.backbone,
             "soft_prompt": options.soft_prompt,
+            "n_layers": int(cache.spec["n_layers"]),
             "cache": replace(spec, tokens=cache.spec.get("tokens")).for_card(),
             "data": data,
             "options": options.json(),
@@ -177,6 +179,7 @@ class Heads:
         spec = replace(ReadSpec.from_json(self.card["cache"]), layers=layers, poolings=(), tokens=None)
         reader = open_reader(spec, source, options, listener=listener)
         stack = reader.backbone.stack
+        check_depth(self.card, stack.n_layers)
         for head in self.card["heads"]:
             if not stack.first <= head["layers"][0] <= head["layers"][-1] <= stack.deepest:
                 message = f"the model's states are of layers {stack.first}..{stack.deepest}"
@@ -269,6 +272,12 @@ def _stored(read: Read, dtype: str) -> Read:
 
 def _rounded(states: torch.Tensor, dtype: str) -> torch.Tensor:
     return torch.from_numpy(stored_values(states.float().cpu().numpy(), dtype)).to(states.device)
+
+
+def check_depth(card: Json, n_layers: int) -> None:
+    """Raise SpecError for a model of another depth than the heads were trained on."""
+    if card["n_layers"] != n_layers:
+        raise SpecError("heads", f"need a model of {card['n_layers']} blocks", str(n_layers))
 
 
 def head_of(card: Json, target: str | None, source: str) -> int:
