@@ -1,1 +1,1 @@
-"""Training: heads on cached states and with the backbone, held against scikit-learn, plain torch and fresh processes."""
+"""Training: heads on cached states and with the backbone, against scikit-learn, plain torch and fresh processes."""

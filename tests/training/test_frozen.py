@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from probekit.heads.modules import Shape, make_head
 from probekit.training.frozen import cached_reader, head_loss, new_head, train_frozen
 from probekit.training.start import start_at_probe
 from probekit.training.truth import answers, read_truth
-from tests.training.trained import parts_of, planned, trained
+from tests.training.trained import parts_of, planned, table, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CONVERGED = {"solver": "lbfgs", "init": "random"}
@@ -67,7 +66,7 @@ def test_a_linear_head_trained_to_convergence_is_ridge(given, alpha):
 
 
 def test_several_labels_are_a_logistic_regression_each(given):
-    rows, lists = parts_of(given.cache)["train"], table_lists(given)
+    rows, lists = parts_of(given.cache)["train"], table()["topics"]
     names = ["actor", "film", "plot"]
     X, C = states_of(given), 0.5
     training = trained(given, ["topics"], layer=1, penalty=1 / (C * len(rows) * 3), **CONVERGED)
@@ -75,12 +74,6 @@ def test_several_labels_are_a_logistic_regression_each(given):
     for k, name in enumerate(names):
         y = np.array([name in of for of in lists])
         np.testing.assert_allclose(found[:, k], logistic(C).fit(X[rows], y[rows]).predict_proba(X)[:, 1], atol=1e-3)
-
-
-def table_lists(given):
-    return [
-        value if isinstance(value, list) else __import__("json").loads(value) for value in given.cache.column("topics")
-    ]
 
 
 def test_steps_lead_towards_what_lbfgs_finds_and_never_below(given):

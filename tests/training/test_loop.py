@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -209,8 +210,6 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_bits(tmp_path, at):
 
 def rewritten(path, change):
     tensors = load_file(path)
-    from safetensors import safe_open  # noqa: PLC0415
-
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
     change(tensors, metadata)

@@ -92,7 +92,9 @@ def trained(given, targets, *, state=None, listener=None, **options):
     """The ``Training`` of a cache."""
     plan = plan_training(given.cache, options_of(targets, **options), name="cache")
     source = same_model(given.cache.spec, given.model) if plan.options.tuned else None
-    return run.run_training(plan, source, RunOptions("cpu"), state=state, executor=None, listener=listener or Silent())
+    return run.run_training(
+        plan, source, RunOptions("cpu", 1), state=state, executor=None, listener=listener or Silent()
+    )
 
 
 @contextmanager
@@ -103,7 +105,7 @@ def tuned_problem(given, targets, **options):
     places = [run.place_of(one) for one in chosen]
     units = np.unique(np.concatenate([one.fits[0].train for one in chosen]))
     with open_live(
-        given.cache, source, plan.options, RunOptions("cpu"), places=places, rows=units, listener=Silent()
+        given.cache, source, plan.options, RunOptions("cpu", 1), places=places, rows=units, listener=Silent()
     ) as live:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
