@@ -15,6 +15,8 @@ SAMPLINGS = ("proportional", "uniform", "temperature")
 INITS = ("probe", "random")
 SOLVERS = ("adam", "lbfgs")
 SUBWORDS = ("mean", "first", "last")
+_FROM_NOTHING = {"linear": 3e-3, "mlp": 1e-3, "attention": 1e-2, "mix": 3e-3}
+"""Learning rates of heads on frozen states that begin at random."""
 _TOP = re.compile(r"top:([0-9]{1,4})")
 
 
@@ -108,12 +110,13 @@ class TrainOptions:
             if value is not None:
                 option = f"--{name.replace('_', '-')}"
                 _within(option, value, "a number above 0", lambda x: 0 < x < float("inf"))
-        for name in ("weight_decay", "penalty", "lora_dropout"):
+        _within("--lora-dropout", self.lora_dropout, "at least 0 and below 1", lambda p: 0 <= p < 1)
+        for name in ("weight_decay", "penalty"):
             value = getattr(self, name)
             if value is not None:
                 option = f"--{name.replace('_', '-')}"
                 _within(option, value, "a number of at least 0", lambda x: 0 <= x < float("inf"))
-        if self.backbone not in ("frozen", "lora", "full") and not _TOP.fullmatch(self.backbone):
+        if self.backbone not in ("frozen", "lora", "full") and not _TOP.fullmatch(str(self.backbone)):
             raise SpecError(f"--backbone {self.backbone}", "frozen, top:M (a number), lora or full")
         self._check_fit()
 
@@ -162,8 +165,8 @@ class TrainOptions:
 
     def head_rate(self, head: HeadOptions) -> float:
         """Learning rate of a head; small where it begins as good as it can be on frozen states."""
-        usual = 2e-4 if self.tuned else 1e-3 if self.at_probe(head) else 3e-3
-        return self.head_lr or usual
+        frozen = 1e-3 if self.at_probe(head) else _FROM_NOTHING[head.head]
+        return self.head_lr or (2e-4 if self.tuned else frozen)
 
     def at_probe(self, head: HeadOptions) -> bool:
         """Whether a head begins at the fitted probe."""

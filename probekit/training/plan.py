@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from probekit.spec import Evaluation, Json, Listener
 from probekit.splits import joint_splits
 from probekit.store import Cache
 from probekit.tasks import Target
+from probekit.training.backbone import live_spec
 from probekit.training.options import HeadOptions, TrainOptions
 
 
@@ -71,6 +73,7 @@ def plan_training(cache: Cache, options: TrainOptions, *, name: str) -> TrainPla
     Raises as ``probekit.probe`` for labels and splits that can't be used, SpecError for layers or token states that the
     cache has not.
     """
+    _check_backbone(cache, options)
     plans = [prepare(cache, [head.target], _probe_options(options, head), name=name) for head in options.heads]
     found = []
     for head, plan in zip(options.heads, plans, strict=True):
@@ -92,7 +95,6 @@ def plan_training(cache: Cache, options: TrainOptions, *, name: str) -> TrainPla
     for candidate in found:
         for fit in plan_fits(candidate.target, config):
             _check_parts(fit)
-    _check_start(cache, options)
     return TrainPlan(cache, options, tuple(found), config, plans[0].origin)
 
 
@@ -140,18 +142,25 @@ def _able(cache: Cache, options: TrainOptions, head: HeadOptions, source: StateS
     return source
 
 
-def _check_start(cache: Cache, options: TrainOptions) -> None:
-    """Raise SpecError where the states that the top blocks start from are not there."""
+def _check_backbone(cache: Cache, options: TrainOptions) -> None:
+    """Raise SpecError where texts can't go through the model, or the top blocks have no states to start from."""
+    if options.tuned:
+        live_spec(cache.spec, cache.layers)
+    for option, asked in (("--backbone lora", options.backbone == "lora"), ("--soft-prompt", options.soft_prompt > 0)):
+        if asked and importlib.util.find_spec("peft") is None:
+            raise SpecError(option, "needs the package peft: pip install 'probekit-layers[train]'")
     if options.top is None:
         return
     source, first = f"--backbone {options.backbone}", int(cache.spec["n_layers"]) - options.top
-    if cache.spec.get("tokens") is None:
-        raise SpecError(source, "needs the states of every token: extract with --tokens", "pooled states only")
     if not 1 <= options.top <= int(cache.spec["n_layers"]):
         raise SpecError(source, f"top:1 to top:{cache.spec['n_layers']}, for the model has so many blocks")
+    if cache.spec.get("tokens") is None:
+        raise SpecError(source, "needs the states of every token: extract with --tokens", "pooled states only")
+    shown = ", ".join(map(str, cache.layers))
     if first not in cache.layers:
-        shown = ", ".join(map(str, cache.layers))
         raise SpecError(source, f"starts from the tokens of layer {first}: extract with it", f"layers {shown}")
+    if cache.layers[0] < first and any(head.head == "mix" for head in options.heads):
+        raise SpecError("--head mix", f"reads all layers of the cache, but {source} none below {first}", shown)
 
 
 def _check_parts(fit: Fit) -> None:
