@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -201,11 +203,14 @@ def give_trained(backbone: Backbone, files: Mapping[str, bytes], source: str) ->
     Raises SpecError for a tensor too few or too many.
     """
     if FILE in files:
-        tensors = load(files[FILE])
+        try:
+            tensors = load(files[FILE])
+        except (SafetensorError, ValueError) as error:
+            raise SpecError(f"{source}/{FILE}", "must be a safetensors file", str(error)[:160]) from error
         parameters = dict(backbone.model.named_parameters())
         for name, value in tensors.items():
-            if name not in parameters or parameters[name].shape != value.shape:
-                raise SpecError(f"{source}/{FILE}", "must hold tensors of its model alone", name)
+            if name not in parameters or parameters[name].shape != value.shape or not value.isfinite().all():
+                raise SpecError(f"{source}/{FILE}", "must hold finite tensors of its model alone", name)
         with torch.no_grad():
             for name, value in tensors.items():
                 parameters[name].copy_(value)
@@ -219,6 +224,15 @@ def give_trained(backbone: Backbone, files: Mapping[str, bytes], source: str) ->
         if any(name.startswith(f"{PROMPT}/") for name in files):
             return load_prompt(Path(folder) / PROMPT).to(backbone.device)
     return None
+
+
+def tensor_names(data: bytes, source: str) -> list[str]:
+    """Those of a safetensors file, sorted, by its header alone. Raises SpecError for something else."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return sorted(name for name in header if name != "__metadata__")
+    except (ValueError, RecursionError, TypeError) as error:
+        raise SpecError(source, "must be a safetensors file") from error
 
 
 def _files(name: str, write: Callable[[Path], None]) -> dict[str, bytes]:

@@ -116,7 +116,7 @@ class TrainOptions:
             if value is not None:
                 option = f"--{name.replace('_', '-')}"
                 _within(option, value, "a number of at least 0", lambda x: 0 <= x < float("inf"))
-        if self.backbone not in ("frozen", "lora", "full") and not _TOP.fullmatch(str(self.backbone)):
+        if not is_backbone(self.backbone):
             raise SpecError(f"--backbone {self.backbone}", "frozen, top:M (a number), lora or full")
         self._check_fit()
 
@@ -183,6 +183,11 @@ class TrainOptions:
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "verify"}
         heads = [{field.name: getattr(head, field.name) for field in fields(head)} for head in self.heads]
         return {**plain, "heads": heads, "lora_targets": list(self.lora_targets)}
+
+
+def is_backbone(value: Any) -> bool:
+    """Whether it says what of a backbone is trained."""
+    return isinstance(value, str) and (value in ("frozen", "lora", "full") or _TOP.fullmatch(value) is not None)
 
 
 def head_options(

@@ -30,6 +30,7 @@ from probekit.fields import (
     TRUTH,
     Field,
     check_fields,
+    is_text,
     list_of,
     one_of,
     shown,
@@ -37,6 +38,7 @@ from probekit.fields import (
 )
 from probekit.heads.losses import Link
 from probekit.heads.modules import HEADS, Head, Ragged, Read, Shape, make_head
+from probekit.models.adapters import CONFIG, WEIGHTS
 from probekit.models.live import for_training
 from probekit.models.source import ModelSource
 from probekit.models.tokens import data_words
@@ -45,8 +47,8 @@ from probekit.readspec import ReadSpec, RunOptions, check_spec, missing_to_read
 from probekit.spec import POOLING_NAMES, Json, Listener
 from probekit.store import stored_values
 from probekit.tasks import TASKS
-from probekit.training.backbone import ADAPTER, FILE, PROMPT, give_trained, live_spec
-from probekit.training.options import SUBWORDS
+from probekit.training.backbone import ADAPTER, FILE, PROMPT, give_trained, live_spec, tensor_names
+from probekit.training.options import SUBWORDS, is_backbone
 from probekit.training.plan import TrainPlan
 from probekit.training.texts import Place, TextReader, Tokenised, answer_texts
 from probekit.training.truth import Answers, answers, link_of
@@ -54,12 +56,12 @@ from probekit.training.truth import Answers, answers, link_of
 CARD, TENSORS = "card.json", "heads.safetensors"
 FORMAT, VERSION = "probekit-heads", 1
 MOST_CARD_BYTES = 64 << 20
-_FOLDERS = (ADAPTER, PROMPT)
 _NUMBER = Field("a number", lambda value: type(value) in (int, float) and abs(value) < 1e300)
 
 _TOP: Mapping[str, Field] = {
     "heads": list_of("objects", lambda value: isinstance(value, dict)),
-    "backbone": TEXT,
+    "backbone": Field("frozen, top:M, lora or full", is_backbone),
+    "trained": list_of("names of tensors", is_text),
     "soft_prompt": whole(0, 100_000),
     "n_layers": whole(0, MOST_LAYERS),
     "cache": OBJECT,
@@ -115,6 +117,7 @@ class Heads:
             "format_version": VERSION,
             "heads": list(cards),
             "backbone": options.backbone,
+            "trained": tensor_names(files[FILE], FILE) if FILE in files else [],
             "soft_prompt": options.soft_prompt,
             "n_layers": int(cache.spec["n_layers"]),
             "cache": replace(spec, tokens=cache.spec.get("tokens")).for_card(),
@@ -188,6 +191,12 @@ class Heads:
                 message = f"the model's states have {stack.d_model} dimensions"
                 raise SpecError("card of the heads, field 'd_model'", message, str(head["shape"]["d_model"]))
         prompt = give_trained(reader.backbone, self.files, "heads")
+        if (0 if prompt is None else len(prompt)) != self.card["soft_prompt"]:
+            raise SpecError("card of the heads, field 'soft_prompt'", "must be the number of vectors that are saved")
+        room = reader.backbone.max_positions
+        if prompt is not None and room is not None:  # no text that was learnt from was longer
+            cut = min(reader.spec.max_length or room, room - len(prompt))
+            reader = replace(reader, spec=replace(reader.spec, max_length=cut))
         return OpenHeads(self, reader, prompt)
 
 
@@ -351,7 +360,7 @@ def _check_head(head: Json, source: str) -> None:
         and (head["pooling"] in SUBWORDS or not task.of_words)
         and head["scale"] > 0
         and 0 <= shape["dropout"] < 1
-        and not (task.of_words and labels != sorted(labels))
+        and not (task.of_words and (not all(isinstance(x, str) for x in labels) or labels != sorted(labels)))
     )
     if not fits:
         raise SpecError(f"{source}, head of {head['target']!r}", "labels, shape, layers and pooling must fit together")
@@ -377,46 +386,58 @@ def load_heads(folder: Path) -> Heads:
             raise SpecError(f"{source}/{name}", f"must be the file that {CARD} speaks of", "other contents")
     if TENSORS not in files:
         raise SpecError(f"{source}, {CARD}, field 'files'", f"must name {TENSORS}")
-    modules = [make_head(Shape(**{k: head["shape"][k] for k in _SHAPE}), seed=0).eval() for head in card["heads"]]
-    _fill(modules, files.pop(TENSORS), f"{source}/{TENSORS}")
+    _check_files(card, files, source)
+    modules = _filled([Shape(**{k: head["shape"][k] for k in _SHAPE}) for head in card["heads"]], files, source)
+    del files[TENSORS]
     kept = {name: value for name, value in card.items() if name != "files"}
     return Heads(kept, tuple(modules), files)
 
 
 def _is_ours(name: Any) -> bool:
-    parts = name.split("/") if isinstance(name, str) else []
-    if len(parts) == 1:
-        return parts[0] in (TENSORS, FILE)
-    return (
-        len(parts) == 2
-        and parts[0] in _FOLDERS
-        and parts[1]
-        in (
-            "adapter_config.json",
-            "adapter_model.safetensors",
-            "README.md",
-        )
-    )
+    return name in (TENSORS, FILE, *(f"{folder}/{file}" for folder in (ADAPTER, PROMPT) for file in (CONFIG, WEIGHTS)))
 
 
-def _fill(modules: Sequence[Head], data: bytes, source: str) -> None:
-    """Give the modules their tensors: every one, and no other."""
+def _check_files(card: Json, files: Mapping[str, bytes], source: str) -> None:
+    """Raise SpecError unless there is all that was trained of the backbone, by what the card says, and no more."""
+    how = card["backbone"]
+    groups = {ADAPTER: how == "lora", PROMPT: card["soft_prompt"] > 0}
+    expected = {f"{group}/{name}" for group, there in groups.items() if there for name in (CONFIG, WEIGHTS)}
+    expected |= {TENSORS} | ({FILE} if how == "full" or how.startswith("top:") else set())
+    for name in sorted({*expected} ^ {*files}):
+        what = "must name" if name in expected else "must not name"
+        raise SpecError(f"{source}, {CARD}, field 'files'", f"{what} {name}, of a backbone that is {how}")
+    found = tensor_names(files[FILE], f"{source}/{FILE}") if FILE in files else []
+    for name in sorted({*found} ^ {*card["trained"]}):
+        what = "has a tensor too many:" if name in found else "lacks"
+        raise SpecError(f"{source}/{FILE}", "must hold the tensors that were trained and no other", f"{what} {name}")
+
+
+def _filled(shapes: Sequence[Shape], files: Mapping[str, bytes], source: str) -> tuple[Head, ...]:
+    """Heads with the tensors of the file: every one, and no other. Of the file's size, whatever the card says."""
+    source = f"{source}/{TENSORS}"
     try:
-        found = load_tensors(data)
+        found = load_tensors(files[TENSORS])
     except Exception as error:  # safetensors' own errors have no common base
         raise SpecError(source, "must be a safetensors file", str(error)[:160]) from error
-    expected = {f"{i}.{name}": t for i, module in enumerate(modules) for name, t in module.state_dict().items()}
+    with torch.device("meta"):  # without memory
+        drafts = [HEADS[shape.kind](shape) for shape in shapes]
+    expected = {f"{i}.{name}": t.shape for i, draft in enumerate(drafts) for name, t in draft.state_dict().items()}
     for name in dict.fromkeys([*expected, *found]):
         if name not in found or name not in expected:
             what = "lacks" if name not in found else "has a tensor too many:"
             raise SpecError(source, "must hold the tensors of its heads, all of them and no other", f"{what} {name}")
-        if found[name].shape != expected[name].shape or not found[name].is_floating_point():
+        if found[name].shape != expected[name] or not found[name].is_floating_point():
             raise SpecError(
-                f"{source}, {name}", f"must have shape {tuple(expected[name].shape)}", str(tuple(found[name].shape))
+                f"{source}, {name}", f"must have shape {tuple(expected[name])}", f"{tuple(found[name].shape)}"
             )
+        if not bool(torch.isfinite(found[name]).all()):
+            raise SpecError(f"{source}, {name}", "must hold finite numbers")
+    modules = tuple(make_head(shape, seed=0).eval() for shape in shapes)
     with torch.no_grad():
-        for name, value in expected.items():
-            value.copy_(found[name])
+        for i, module in enumerate(modules):
+            for name, value in module.state_dict().items():
+                value.copy_(found[f"{i}.{name}"])
+    return modules
 
 
 def _link(head: Json) -> Link:
