@@ -117,6 +117,8 @@ def scores(work: Path, only: set[str]) -> None:
         "joint-lora": ("joint.h5", "--target", "label,V,A,D", "--backbone", "lora", *minilm),
         "lora": ("sst2-600.h5", "--target", "label", "--backbone", "lora", *three, *minilm),
         "full": ("sst2-600.h5", "--target", "label", "--backbone", "full", *three, *minilm),
+        "lora-last": ("sst2-600.h5", "--target", "label", "--layer", 6, "--backbone", "lora", *three, *minilm),
+        "full-last": ("sst2-600.h5", "--target", "label", "--layer", 6, "--backbone", "full", *three, *minilm),
         "top2": ("smollm2.h5", "--target", "label", "--backbone", "top:2", *smollm2),
         "top4": ("smollm2.h5", "--target", "label", "--backbone", "top:4", *smollm2),
         "soft": ("smollm2.h5", "--target", "label", "--soft-prompt", 10, "--epochs", 2, *smollm2),

@@ -90,7 +90,7 @@ def run_training(
                 for seed in range(plan.options.seeds)
             ]
         else:
-            torch.set_num_threads(run.threads or threads)
+            torch.set_num_threads(1)  # steps are too small to share
             seeds = [
                 _frozen_seed(plan, chosen, seed, state=state, listener=listener) for seed in range(plan.options.seeds)
             ]
