@@ -20,7 +20,7 @@ from probekit.errors import SpecError
 from probekit.fields import DIGEST, LABELS, MOST_LAYERS, OBJECT, TEXT, TRUTH, Field, check_fields, one_of, shown, whole
 from probekit.output import plain_value, replacing, write_whole
 from probekit.readspec import ReadSpec, check_spec, missing_to_read
-from probekit.spec import POOLING_NAMES, ChosenProbe, Json, Result
+from probekit.spec import ATTENTION, POOLING_NAMES, ChosenProbe, Json, Result
 from probekit.tasks import TASKS
 
 SUFFIX = ".skops"
@@ -36,6 +36,8 @@ TRUSTED: tuple[str, ...] = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.compose._target.TransformedTargetRegressor",
     "sklearn.feature_selection._univariate_selection.f_classif",
+    "probekit.heads.estimators.HeadClassifier",
+    "probekit.heads.estimators.HeadRegressor",
 )
 """Types beyond those of NumPy, SciPy and scikit-learn that skops knows to be harmless."""
 
@@ -44,7 +46,7 @@ CARD: Mapping[str, Field] = {
     "target": TEXT,
     "task": one_of(*TASKS),
     "probe": TEXT,
-    "pooling": one_of(*POOLING_NAMES),
+    "pooling": one_of(*POOLING_NAMES, ATTENTION),
     "layer": whole(0, MOST_LAYERS),
     "labels": LABELS,
     "viterbi": TRUTH,
@@ -220,10 +222,15 @@ def of_words(card: Json) -> bool:
     return card.get("task") in TASKS and TASKS[card["task"]].of_words
 
 
+def of_tokens(card: Json) -> bool:
+    """Whether a probe's card says that it reads all tokens of a text."""
+    return bool(card.get("pooling") == ATTENTION)
+
+
 def check_usable(card: Json, source: str) -> None:
     """Raise SpecError where a card that was checked lacks something that a prediction needs."""
     missing = [name for name in CARD_NEEDS if name not in card]
-    missing += missing_to_read(card.get("cache", {}), of_words=of_words(card))
+    missing += missing_to_read(card.get("cache", {}), of_words=of_words(card) or of_tokens(card))
     if missing:
         raise SpecError(source, "must say what the probe was fitted on", f"no {', '.join(missing)}")
 

@@ -129,6 +129,9 @@ POOLING_NAMES = ("mean", "last", "first", "max", "mean_skip_first")
 HEAD_KINDS = ("linear", "mlp", "attention", "mix")
 """The keys of ``heads.modules.HEADS``, known here without loading torch (a test holds the two together)."""
 
+ATTENTION = "attention"
+"""What the tables and a probe's card have for pooling where the probe reads all tokens and weighs them itself."""
+
 POOL_OVER = ("all", "text", "span")
 """Which tokens are pooled: all, those of the text without prompt and special tokens, or those of a span of it."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
 
 from probekit.arguments import texts_of
 from probekit.errors import InputError, ProbekitError, SpecError
@@ -18,8 +19,9 @@ from probekit.extraction.request import same_model
 from probekit.inputs.raw_words import split_words
 from probekit.metrics.entities import entity_spans
 from probekit.models.alignment import word_spans
+from probekit.ragged import RaggedArray
 from probekit.readspec import RunOptions
-from probekit.saved import SUFFIX, SavedProbe, card_path, check_usable, load_probe, of_words, read_card
+from probekit.saved import SUFFIX, SavedProbe, card_path, check_usable, load_probe, of_tokens, of_words, read_card
 from probekit.spec import Json, Listener, Silent
 from probekit.tasks import TASKS, States, Target, Task, Words
 from probekit.tasks.labels import label_probability
@@ -83,7 +85,7 @@ def predict(
     _check_given(path, saved.card, len(given), spans=spans, words=words)
     filled = _filled_rows(given, listener)
     source = same_model(saved.card["cache"], model)
-    from probekit.extraction.reader import read_states, read_words  # here, because it loads torch
+    from probekit.extraction.reader import read_states, read_tokens, read_words  # here, because it loads torch
 
     some = [given[i] for i in filled]
     if task.of_words:
@@ -92,6 +94,10 @@ def predict(
         states, unread = read_words(split, card=saved.card, source=source, options=options, listener=listener)
         with _strangers_code(path):
             answer = _tagged(saved, states, places, unread)
+    elif of_tokens(saved.card):
+        tokens = read_tokens(some, card=saved.card, source=source, options=options, listener=listener)
+        with _strangers_code(path):
+            answer = _answered(saved, tokens)
     else:
         chosen = None if spans is None else [spans[i] for i in filled]
         read = read_states(some, card=saved.card, source=source, options=options, listener=listener, spans=chosen)
@@ -155,8 +161,8 @@ def _check_given(path: Path, card: Json, n: int, *, spans: Spans | None, words: 
             raise SpecError(name, f"one for each of {n} texts", str(len(given)))
 
 
-def _answered(saved: SavedProbe, states: NDArray[np.float32]) -> Prediction:
-    """For whole texts, ``states``: (n, d_model)."""
+def _answered(saved: SavedProbe, states: NDArray[np.float32] | RaggedArray) -> Prediction:
+    """For whole texts, ``states``: (n, d_model), or their tokens."""
     task, estimator = TASKS[saved.card["task"]], saved.estimator
     labels = np.asarray(estimator.predict(states))
     if task.several:
@@ -321,6 +327,7 @@ def _open_probe(probe: Path) -> SavedProbe:
     check_usable(saved.card, f"card {card_path(probe)}")
     with _strangers_code(probe):
         _check_labels(saved, probe)
+        _check_pooling(saved, probe)
     return saved
 
 
@@ -348,6 +355,15 @@ def _filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
         shown = ", ".join(map(str, blank[:10])) + (", …" if len(blank) > 10 else "")
         listener.note(f"{len(blank)} of {len(texts)} texts are blank and have no answer (counted from 1: {shown})")
     return filled
+
+
+def _check_pooling(saved: SavedProbe, probe: Path) -> None:
+    """Raise SpecError where the card says tokens and the probe reads pooled states, or the reverse."""
+    parts = saved.estimator.estimators_ if TASKS[saved.card["task"]].several else [saved.estimator]
+    reading = {bool(getattr(part, "of_tokens", False)) for part in parts if not isinstance(part, DummyClassifier)}
+    if reading - {of_tokens(saved.card)}:
+        allowed = f"must be that of its probe, {'a pooling' if of_tokens(saved.card) else 'attention'}"
+        raise SpecError(f"card {card_path(probe)}, field 'pooling'", allowed, saved.card["pooling"])
 
 
 def _check_labels(saved: SavedProbe, probe: Path) -> None:

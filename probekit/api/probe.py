@@ -265,7 +265,7 @@ def _few_shots(plans: Sequence[ProbePlan], shots: Shots, executor: Executor | No
     import pandas as pd
 
     draw = partial(few_shots, shots=shots, executor=executor, listener=listener)
-    found = [draw(one.sources, one.targets, one.config, origin=one.origin) for one in plans]
+    found = [draw(one.pooled, one.targets, one.config, origin=one.origin) for one in plans]
     return pd.concat(found, ignore_index=True)
 
 

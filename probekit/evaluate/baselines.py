@@ -49,9 +49,10 @@ def baseline_places(fits: Sequence[Fit], config: ProbeConfig) -> list[Place]:
 
 
 def _of_lengths(fit: Fit) -> Probe:
-    """The same kind of probe; for an estimator of the user's own, made for other features, the task's default."""
+    """The same kind of probe; for one that is made for other features, as the user's own are, the task's default."""
     name = fit.probe.name
-    return fit.probe if name in PROBES else replace(PROBES[fit.target.task.probe], name=name)
+    same = name in PROBES and not fit.probe.of_tokens
+    return fit.probe if same else replace(PROBES[fit.target.task.probe], name=name)
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,15 @@ class StateSource:
     """The states of one pooling: ``read(layer)`` gives (n_texts, d_model), or ``States`` whose rows are words.
 
     It must be picklable if there is an executor. ``read_random``: the same of a model with random weights, or None.
+    ``of_tokens``: rows are all tokens of a text, for probes that read these; the others are not fitted on it.
     """
 
     pooling: str
     layers: tuple[int, ...]
     final_norm: frozenset[int]
     read: Callable[[int], Any]
-    read_random: Callable[[int], NDArray[Any]] | None = None
+    read_random: Callable[[int], Any] | None = None
+    of_tokens: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
 from probekit.errors import ProbekitError, SpecError
+from probekit.evaluate.config import StateSource
 from probekit.evaluate.mdl import probe_code_bits
 from probekit.evaluate.states import LayerStates, Read
 from probekit.probes import Folds, Probe
@@ -66,6 +67,10 @@ class Fit:
     def key(self) -> Key:
         """What tells it from others of a place."""
         return Key(self.target.name, self.probe.name, self.split.seed, self.role)
+
+    def takes(self, source: StateSource) -> bool:
+        """Whether the probe is one of such states."""
+        return self.probe.of_tokens == source.of_tokens
 
     def units(self, part: str) -> Units:
         """The units of a part; of "train" those that are fitted on."""

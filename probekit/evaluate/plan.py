@@ -18,6 +18,7 @@ from probekit.evaluate.controls import CONTROLS, control_names
 from probekit.evaluate.few_shot import Shots, plan_shots
 from probekit.evaluate.run import evaluate, has_code, plan_fits
 from probekit.evaluate.table import Origin
+from probekit.evaluate.tokens import token_source
 from probekit.evaluate.transfer import Domain, plan_transfer
 from probekit.evaluate.words import has_tags, word_target_and_source
 from probekit.layers import LayerChoice, choose_layers, layer_choice, layers_text
@@ -112,6 +113,11 @@ class ProbePlan:
         return self.parts[0][0]
 
     @property
+    def pooled(self) -> Sequence[StateSource]:
+        """Those with one vector for each text."""
+        return [source for source in self.sources if not source.of_tokens]
+
+    @property
     def targets(self) -> Sequence[Target]:
         """Those of whole texts."""
         return self.parts[0][1]
@@ -120,6 +126,9 @@ class ProbePlan:
         """Raise what ``evaluate`` (with ``layers``) and ``few_shots`` would raise for what can't be fitted."""
         if shots is not None:
             self.check_texts("few-shot curves")
+            if self.sources and not self.pooled:
+                names = ",".join(probe.name for probe in as_probes(self.config.probes))
+                raise SpecError(f"--probe {names}", "few-shot curves are of pooled states: ask for another probe too")
             plan_shots(self.targets, self.config, shots)
         for target in [target for _, targets in self.parts for target in targets] if layers else ():
             plan_fits(target, self.config)
@@ -177,7 +186,9 @@ def prepare(
         if pooling not in cache.poolings:
             raise SpecError(f"--pooling {pooling}", f"the cache {cache.path.name} has {', '.join(cache.poolings)}")
     layers = _layers(cache, options.layers)
-    poolings = options.pooling or cache.poolings
+    of_tokens = [probe.name for probe in options.probe if probe.of_tokens]
+    only_tokens = len(of_tokens) == len(options.probe) > 0
+    poolings = () if only_tokens else options.pooling or cache.poolings
     if random is not None:
         _check_random(random, cache, layers, poolings)
     sources = [
@@ -190,6 +201,7 @@ def prepare(
         )
         for pooling in poolings
     ]
+    sources += [token_source(cache, name, layers, random) for name in of_tokens[:1]]
     split, fraction = _split(cache, options.split)
     config = ProbeConfig(
         ids=cache.ids,
@@ -288,6 +300,7 @@ def plan_domains(caches: Sequence[Cache], plans: Sequence[ProbePlan]) -> list[li
         [Domain(plan.origin.cache, plan.sources[s], plan.targets[t], plan.config) for plan in plans]
         for s in range(len(plans[0].sources))
         for t in range(len(plans[0].targets))
+        if any(fit.takes(plans[0].sources[s]) for fit in plan_fits(plans[0].targets[t], plans[0].config))
     ]
     for domains in found:
         plan_transfer(domains)

@@ -31,7 +31,7 @@ from probekit.evaluate.table import Curve, Origin, build_table
 from probekit.probes import PROBES, Folds, Probe, as_probes
 from probekit.spec import Evaluation, Json, Listener, Silent
 from probekit.splits import Split, inner_folds
-from probekit.tasks import Target
+from probekit.tasks import Target, Task
 from probekit.tasks.lookup import control_codes
 from probekit.tasks.task import Units
 
@@ -63,6 +63,7 @@ def evaluate(
     """
     listener = listener or Silent()
     fits = [fit for target in targets for fit in plan_fits(target, config)]
+    sources = [source for source in sources if any(fit.takes(source) for fit in fits)]
     places = [_place(source, fits, config) for source in sources]
     more = baseline_places(fits, config)
     units: list[Where] = [(len(places) + i, 0) for i in range(len(more))]  # first: a few of them can take longest
@@ -89,12 +90,12 @@ def evaluate(
 
 def _place(source: StateSource, fits: Sequence[Fit], config: ProbeConfig) -> Place:
     """All that is fitted on the layers of ``source``, controls included."""
-    found = list(fits)
-    for fit in fits:
+    found = [fit for fit in fits if fit.takes(source)]
+    for fit in found.copy():
         of_score = replace(fit, parts=("test",), whole=False, control=None, mdl=False)
         if fit.role != "probe" or fit.target.task.of_words:
             continue
-        if "conditional" in config.controls and 0 in source.layers:
+        if "conditional" in config.controls and 0 in source.layers and not source.of_tokens:
             found.append(replace(of_score, role="conditional", features="with layer 0"))
         if source.read_random is not None:
             found.append(replace(of_score, role="random", features="random"))
@@ -123,12 +124,17 @@ def able_probes(target: Target, config: ProbeConfig) -> list[Probe]:
     """The probes that are asked for and can do it. Raises SpecError for one that there is not, and if none is able."""
     task = target.task
     probes = as_probes(config.probes or (task.probe,))
-    able = [probe for probe in probes if task.ability in probe.tasks]
+    able = [probe for probe in probes if _can(probe, task)]
     if not able:
-        right = ", ".join(name for name, kind in PROBES.items() if task.ability in kind.tasks)
+        right = ", ".join(name for name, kind in PROBES.items() if _can(kind, task))
         names = ",".join(probe.name for probe in probes)
         raise SpecError(f"--probe {names}", f"target {target.name!r} is {task.name}, for which there are {right}")
     return able
+
+
+def _can(probe: Probe, task: Task) -> bool:
+    """Whether ``probe`` is for such a task. A word is no text, whose tokens are to be weighed."""
+    return task.ability in probe.tasks and not (probe.of_tokens and task.of_words)
 
 
 def _plan_texts(target: Target, split: Split, probes: Sequence[Probe], config: ProbeConfig) -> list[Fit]:

@@ -1,4 +1,4 @@
-"""The features that something is fitted on, by row: a layer's states of texts or of words, or what stands for them."""
+"""The features that something is fitted on, by row: a layer's states, or what stands for them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from probekit.errors import InputError
 from probekit.evaluate.geometry import mean_pair_cosine
+from probekit.ragged import RaggedArray
 from probekit.tasks import States
 
 N_PAIRS = 500
@@ -34,19 +35,23 @@ class TextStates:
         return np.asarray(self.X[which])
 
 
-class WordStates:
-    """Words of a layer, a few at a time, checked as they are read; ``largest``: absolute value so far."""
+class PartStates:
+    """Words, or the tokens of texts, of a layer, a few at a time, checked as they are read.
+
+    ``largest``: absolute value so far.
+    """
 
     pair_cosine = float("nan")
 
     def __init__(self, states: States, name: str) -> None:
         self._states, self._name, self.largest = states, name, 0.0
 
-    def rows(self, which: NDArray[np.int64]) -> NDArray[Any]:
-        """(len(which), d). Raises InputError for NaN and infinite values."""
-        found = np.asarray(self._states.rows(which))
-        self.largest = max(self.largest, _largest(found, self._name)) if found.size else self.largest
-        return found
+    def rows(self, which: NDArray[np.int64]) -> Any:
+        """(len(which), d), or so many rows of tokens. Raises InputError for NaN and infinite values."""
+        found = self._states.rows(which)
+        values = found.values if isinstance(found, RaggedArray) else np.asarray(found)
+        self.largest = max(self.largest, _largest(values, self._name)) if values.size else self.largest
+        return found if isinstance(found, RaggedArray) else values
 
 
 class FixedRows:
@@ -66,7 +71,7 @@ class FixedRows:
         return self
 
 
-LayerStates = TextStates | WordStates | FixedRows
+LayerStates = TextStates | PartStates | FixedRows
 
 Read = Callable[[int, Mapping[str, LayerStates | None]], LayerStates | None]
 """Gives the states of a layer, None where there are none; by name, what has been opened of that layer already."""
@@ -82,7 +87,7 @@ class LayerReader:
     def __call__(self, layer: int, _opened: Mapping[str, LayerStates | None]) -> LayerStates:
         """The states of ``layer``."""
         found, name = self.read(layer), f"layer {layer}{self.of}"
-        return TextStates(found, name) if isinstance(found, np.ndarray) else WordStates(found, name)
+        return TextStates(found, name) if isinstance(found, np.ndarray) else PartStates(found, name)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,10 @@ def plan_transfer(domains: Sequence[Domain]) -> tuple[tuple[Fit, ...], ...]:
     Raises InputError where the targets differ in kind or classes, SpecError for a probe that can't do it.
     """
     _check_targets(domains)
-    plans = [plan_fits(domain.target, replace(domain.config, controls=())) for domain in domains]
+    plans = [
+        [fit for fit in plan_fits(domain.target, replace(domain.config, controls=())) if fit.takes(domain.source)]
+        for domain in domains
+    ]
     return tuple(
         tuple(
             replace(

@@ -23,6 +23,7 @@ from probekit.models.prompts import Template, read_template, text_range
 from probekit.models.source import ModelSource
 from probekit.models.tokens import Encoded, choose_max_length, data_words, encode, load_tokenizer
 from probekit.models.vocabulary import check_tokens
+from probekit.ragged import RaggedArray
 from probekit.readspec import ReadSpec, RunOptions
 from probekit.spec import CacheLayout, Examples, Json, Listener, TokenLayout, WindowStates
 from probekit.store import TokenStates, WordStates, stored_values, windows_of, word_matrix
@@ -222,6 +223,14 @@ def read_states(
     return stored_values(states, spec.store_dtype)
 
 
+def read_tokens(
+    texts: Sequence[str], *, card: Json, source: ModelSource, options: RunOptions, listener: Listener
+) -> RaggedArray:
+    """The states of all tokens of ``texts`` at the probe's layer, float32, rounded alike."""
+    states, encoded = _read(replace(_spec_of(card), poolings=()), texts, source, options, listener=listener)
+    return RaggedArray(stored_values(states, card["cache"]["tokens"]), _offsets(encoded))
+
+
 def read_words(
     words: Sequence[Sequence[str]], *, card: Json, source: ModelSource, options: RunOptions, listener: Listener
 ) -> tuple[WordStates, NDArray[np.bool_]]:
@@ -230,13 +239,18 @@ def read_words(
     states, encoded = _read(spec, [" ".join(sentence) for sentence in words], source, options, listener=listener)
     tokens = TokenStates(
         stored=stored_values(states, card["cache"]["tokens"]),
-        offsets=np.concatenate([[0], np.cumsum(encoded.n_tokens)]),
+        offsets=_offsets(encoded),
         token_ids=np.concatenate(encoded.ids),
         token_special=np.concatenate(encoded.special),
         token_word=np.concatenate(data_words(encoded, words)),
     )
     matrix = word_matrix(tokens, [len(sentence) for sentence in words], str(card["pooling"]))
     return WordStates(tokens.stored, matrix), np.diff(matrix.indptr) == 0
+
+
+def _offsets(encoded: Encoded) -> NDArray[np.int64]:
+    """(n + 1,) where each text's tokens begin, and where the last one's end."""
+    return np.concatenate([[0], np.cumsum(encoded.n_tokens, dtype=np.int64)])
 
 
 def _spec_of(card: Json) -> ReadSpec:

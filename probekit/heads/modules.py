@@ -210,5 +210,9 @@ def tokens(read: Read) -> Ragged:
 
 
 def penalised(head: Head) -> list[Tensor]:
-    """The weights whose squares a penalty counts: all matrices, no bias, as scikit-learn has it."""
-    return [p for name, p in head.named_parameters() if p.ndim > 1 or name == "query"]
+    """The weights whose squares a penalty counts: all matrices, no bias, as scikit-learn has it.
+
+    A query counts as it weighs, divided by the root of its length: counted whole it could not leave the mean.
+    """
+    named = head.named_parameters()
+    return [p / p.numel() ** 0.5 if name == "query" else p for name, p in named if p.ndim > 1 or name == "query"]

@@ -20,6 +20,7 @@ from probekit.probes.probe import FitFunction, Probe
 from probekit.probes.result import FittedProbe, Folds
 from probekit.probes.ridge import fit_ridge
 from probekit.probes.sparse_logistic import fit_sparse_logistic
+from probekit.probes.trained import fit_attention, fit_mlp_torch
 
 __all__ = ["PROBES", "FitFunction", "FittedProbe", "Folds", "Probe", "as_probe", "as_probes"]
 
@@ -34,6 +35,8 @@ PROBES: dict[str, Probe] = {
         Probe("mass-mean-iid", ("classification",), fit_mass_mean_iid),
         Probe("knn", ("classification", "regression"), fit_knn),
         Probe("sparse-logistic", ("classification",), fit_sparse_logistic),
+        Probe("mlp-torch", ("classification", "regression"), fit_mlp_torch),
+        Probe("attention", ("classification", "regression"), fit_attention, of_tokens=True),
     )
 }
 

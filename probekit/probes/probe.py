@@ -40,8 +40,9 @@ def refit_clone(estimator: BaseEstimator, X: Any, y: NDArray[Any], *, seed: int)
 class Probe:
     """A probe. ``name``: in tables and file names. ``tasks``: which of "classification" and "regression" it can do.
 
-    ``has_probability``: whether it gives probabilities of classes. ``own``: whether it is a user's. Picklable, if it is
-    sent to other processes.
+    ``has_probability``: whether it gives probabilities of classes. ``own``: whether it is a user's. ``of_tokens``:
+    whether a row is the states of a text's tokens (a ``RaggedArray``) and not one vector. Picklable, if it is sent to
+    other processes.
     """
 
     name: str
@@ -50,13 +51,15 @@ class Probe:
     refit_function: RefitFunction = refit_clone
     has_probability: bool = True
     own: bool = False
+    of_tokens: bool = False
 
     def fit(self, X: Any, y: NDArray[Any], *, folds: Folds, seed: int) -> FittedProbe:
         """Fit on all rows of ``X``, the hyper-parameter chosen by ``folds``.
 
-        ``X``: (n_train, d) float32 or float64, read once (it may be a memory map). ``y``: (n_train,) class labels of
-        any dtype, or floats (n_train,) or (n_train, n_targets) for regression. ``folds``: inner (training, validation)
-        pairs of row indices; may be empty for probes without hyper-parameters. The same arguments give the same bytes.
+        ``X``: (n_train, d) float32 or float64, read once (it may be a memory map), or so many rows of tokens. ``y``:
+        (n_train,) class labels of any dtype, or floats (n_train,) or (n_train, n_targets) for regression. ``folds``:
+        inner (training, validation) pairs of row indices; may be empty for probes without hyper-parameters. The same
+        arguments give the same bytes.
 
         Raises SpecError where there are hyper-parameters and no fold to choose by, and for float16, in which
         scikit-learn would sum and overflow; InputError for labels of one class only.

@@ -7,7 +7,7 @@ from probekit.store.encoding import stored_values
 from probekit.store.existing import partial_path, windows_of
 from probekit.store.fingerprint import columns_digest, fingerprint, text_digest
 from probekit.store.summary import CacheSummary, describe, stored_spec
-from probekit.store.token_states import SUBWORDS, TokenStates, WordStates, word_matrix
+from probekit.store.token_states import SUBWORDS, TextTokens, TokenStates, WordStates, word_matrix
 from probekit.store.verify import verify
 from probekit.store.writer import open_writer
 
@@ -15,6 +15,7 @@ __all__ = [
     "SUBWORDS",
     "Cache",
     "CacheSummary",
+    "TextTokens",
     "TokenStates",
     "WordStates",
     "columns_digest",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from probekit.errors import CacheError, SpecError
+from probekit.ragged import RaggedArray, places
 from probekit.store.encoding import from_bfloat16
 from probekit.store.pread import FileRows
 
@@ -116,3 +117,19 @@ class WordStates:
         states = decoded(self.stored[part.indices]).astype(np.float32)
         own = csr_matrix((part.data, np.arange(len(states)), part.indptr), shape=(len(which), len(states)))
         return np.asarray(own @ states)
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """The states of one layer by text, all its tokens. ``stored``: (total_tokens, d_model), in the file or in memory.
+
+    ``offsets``: (n_texts + 1,) where each text's tokens begin.
+    """
+
+    stored: NDArray[Any] | FileRows
+    offsets: NDArray[np.int64]
+
+    def rows(self, which: NDArray[np.int64]) -> RaggedArray:
+        """The tokens of the texts ``which``, float32; no others are read."""
+        tokens, offsets = places(self.offsets, which)
+        return RaggedArray(decoded(self.stored[tokens]).astype(np.float32, copy=False), offsets)

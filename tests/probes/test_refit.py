@@ -13,6 +13,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from probekit.probes import PROBES, as_probe
 from probekit.probes.grid_search import fit_once
 from probekit.probes.multilabel import fit_columns
+from tests.contracts.probes import quick_mlp, tokens_of
 
 CHOSEN = {
     "logistic": lambda estimator: estimator[-1].C,
@@ -20,6 +21,8 @@ CHOSEN = {
     "knn": lambda estimator: estimator[-1].n_neighbors,
     "sparse-logistic": lambda estimator: estimator[2].k,
     "lda": lambda estimator: estimator[-1].shrinkage,
+    "mlp-torch": lambda estimator: estimator.get_params(),
+    "attention": lambda estimator: estimator.get_params(),
     "mass-mean": lambda estimator: estimator.metric,
     "mass-mean-iid": lambda estimator: estimator.priors.tolist(),
 }
@@ -37,16 +40,23 @@ def rows():
     return X, X[:, 0] + 0.5 * rng.standard_normal(200)
 
 
+@pytest.fixture(autouse=True)
+def quick():
+    with quick_mlp():
+        yield
+
+
 @pytest.mark.parametrize(("probe", "task"), [(name, task) for name, kind in PROBES.items() for task in kind.tasks])
 def test_all_that_was_chosen_is_kept(probe, task):
     X, numbers = rows()
+    X = tokens_of(X) if as_probe(probe).of_tokens else X
     y = numbers if task == "regression" else np.where(numbers > 0, "b", "a")
     folds = list(KFold(4).split(X[:150]) if task == "regression" else StratifiedKFold(4).split(X[:150], y[:150]))
     first = as_probe(probe).fit(X[:150], y[:150], folds=folds, seed=3).estimator
     again = as_probe(probe).refit(first, X, y, seed=3).estimator
     chosen = CHOSEN.get(probe, network)
     assert chosen(again) == chosen(first)
-    whole = np.std(X[:, 4], dtype=float)
+    whole = np.std(getattr(X, "values", X)[:, 4], dtype=float)
     if hasattr(again, "steps") and hasattr(again[0], "scale_"):
         assert again[0].scale_[4] == pytest.approx(whole, rel=1e-5)  # the scaler saw all rows
         assert first[0].scale_[4] != pytest.approx(whole, rel=1e-5)
