@@ -21,6 +21,7 @@ from probekit.errors import SpecError
 from probekit.evaluate.executor import workers
 from probekit.evaluate.names import cache_names
 from probekit.extraction.request import same_model
+from probekit.output import check_can_fill, write_whole
 from probekit.readspec import RunOptions
 from probekit.spec import Json, Listener, Result, Silent
 from probekit.training.options import TrainOptions, head_options
@@ -129,6 +130,8 @@ def run_heads(
     from probekit.training.plan import plan_training  # here, because they load torch
 
     started = time.time()
+    if out is not None:
+        check_can_fill("--out", Path(out), overwrite=run.overwrite)
     with ExitStack() as closing:
         (given,) = closing.enter_context(opened_caches([cache], verify=options.verify))
         source = same_model(given.spec, model) if options.tuned or prompts else None
@@ -203,7 +206,6 @@ def _prompt_caches(
 
 def save_heads(result: TrainResult, folder: Path, *, overwrite: bool = False) -> list[Path]:
     """Write the heads, and beside them in the folder the table ``heads.csv`` and its JSON."""
-    from probekit.output import check_can_fill
     from probekit.report import write_table
 
     if result.heads is None:
@@ -225,12 +227,15 @@ def _state(out: Path, k: int, options: TrainOptions, cache: Cache, *, overwrite:
     note = folder / "training.json"
     if folder.exists() and overwrite:
         shutil.rmtree(folder)
-    if folder.exists():
-        theirs = json.loads(note.read_text())["sha256"] if note.is_file() else ""
+    if note.is_file():  # (written first: without it nothing was begun)
+        try:
+            theirs = json.loads(note.read_text("utf-8"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            theirs = ""
         if theirs != mine:
             message = "holds a training that was broken off, of other options or another cache; --overwrite removes it"
             raise SpecError(f"--out {out}, {folder.parent.name}", message)
         return folder
-    folder.mkdir(parents=True)
-    note.write_text(json.dumps({"sha256": mine, "asked": json.loads(asked)}, indent=1))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(note, json.dumps({"sha256": mine, "asked": json.loads(asked)}, indent=1).encode(), durable=True)
     return folder

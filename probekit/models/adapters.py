@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,18 +151,21 @@ def _used_uncalled(model: nn.Module) -> set[str]:
 
     Mamba does so on a GPU alone: a LoRA trained elsewhere would have no part in its states there.
     """
-    sources: dict[type, str] = {}  # (looked up once each: Python parses the whole file for it)
-    for kind in {type(module) for module in model.modules()}:
-        try:
-            sources[kind] = inspect.getsource(kind)
-        except (OSError, TypeError):  # there is none to read
-            sources[kind] = ""
     return {
         f"{name}.{last}".lstrip(".")
         for name, module in model.named_modules()
         for last, _ in module.named_children()
-        if re.search(rf"(?<!isinstance\()self\.{last}\.weight\b(?!\.)", sources[type(module)])
+        if re.search(rf"(?<!isinstance\()self\.{last}\.weight\b(?!\.)", _source(type(module)))  # type: ignore[arg-type]  (a class is hashable)
     }
+
+
+@cache
+def _source(kind: Any) -> str:
+    """Of a class, empty where there is none to read. (Kept: Python parses the whole file for it.)"""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return ""
 
 
 def _known_to_peft(peft: Any, model: nn.Module, names: Iterable[str]) -> set[str]:

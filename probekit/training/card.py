@@ -13,6 +13,9 @@ from probekit.spec import Json
 from probekit.training.outcome import Trained
 from probekit.training.plan import Chosen, TrainPlan
 
+TIMED = "seconds_per_step"
+"""A column that is no part of a card, which is the same wherever the training ran."""
+
 
 def head_card(plan: TrainPlan, chosen: Chosen, trained: Trained, row: Json, *, name: str) -> Json:
     """JSON. ``row``: of the table; ``name``: of the head there."""
@@ -33,7 +36,7 @@ def head_card(plan: TrainPlan, chosen: Chosen, trained: Trained, row: Json, *, n
         "shape": asdict(shape),
         "mean": truth.mean,
         "scale": truth.scale,
-        "scores": {column: plain_value(_plain(value)) for column, value in row.items()},
+        "scores": {column: plain_value(_plain(value)) for column, value in row.items() if column != TIMED},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -91,10 +91,10 @@ class TunedProblem:
         return [part_score(head.fit, head.truth, found, "val") for head, found in zip(self.heads, logits, strict=True)]
 
     def answers(self, units: Rows) -> list[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
-        """For each head (n_rows, n_answers) logits of the texts ``units``."""
+        """For each head (n_rows, n_answers) logits of the texts ``units``, in the precision that predicts."""
         self.mode(training=False)
         return answer_texts(
-            self.reader,
+            replace(self.reader, bf16=False),
             units,
             [(head.place, head.head) for head in self.heads],
             n_rows=[len(head.truth.known) for head in self.heads],

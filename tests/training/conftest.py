@@ -1,20 +1,9 @@
-import functools
-import inspect
-
 import numpy as np
 import pytest
 
 from probekit.training import run
 from tests.tiny import WORDS
 from tests.training.trained import chosen_once, made, table
-
-_SOURCES = functools.cache(inspect.getsource)
-
-
-@pytest.fixture(autouse=True)
-def sources_read_once(monkeypatch):
-    """A LoRA looks up how modules use each other, which takes a second."""
-    monkeypatch.setattr(inspect, "getsource", _SOURCES)
 
 
 @pytest.fixture(autouse=True)

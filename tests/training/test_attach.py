@@ -329,11 +329,15 @@ def test_saved_heads_that_do_not_fit_are_one_line(tmp_path, cache, tiny_model):
     train(cache, "label", out=tmp_path / "heads", layer=2, model=tiny_model)
     with pytest.raises(SpecError) as raised:
         probekit.attach(build("bert"), tmp_path / "heads")
-    assert str(raised.value) == "head of 'label': the model's states have 24 dimensions; got 16"
+    assert str(raised.value) == "heads: need a model of 2 blocks; got 3"
     small = t.BertModel(t.BertConfig(**{**SMALL, "hidden_size": 16, "num_hidden_layers": 1}))
     with pytest.raises(SpecError) as raised:
         probekit.attach(small, tmp_path / "heads")
-    assert str(raised.value) == "head of 'label', layer 2: the model's states are of layers 0..1"
+    assert str(raised.value) == "heads: need a model of 2 blocks; got 1"
+    wide = t.BertModel(t.BertConfig(**{**SMALL, "hidden_size": 24, "num_hidden_layers": 2}))
+    with pytest.raises(SpecError) as raised:
+        probekit.attach(wide, tmp_path / "heads")
+    assert str(raised.value) == "head of 'label': the model's states have 24 dimensions; got 16"
 
 
 def test_the_caller_renders_prompts(tmp_path, tiny_model, tiny_data):

@@ -190,7 +190,6 @@ def test_another_model(odd, tmp_path):
     assert "nowhere" in refused(missing, "label", layer=1, backbone="lora")
 
 
-@pytest.mark.xfail(strict=False, reason="said after the work")
 @pytest.mark.usefixtures("not_trained")
 def test_a_folder_that_is_not_empty(odd, tmp_path):
     (tmp_path / "heads").mkdir()
