@@ -155,7 +155,7 @@ def _used_uncalled(model: nn.Module) -> set[str]:
         f"{name}.{last}".lstrip(".")
         for name, module in model.named_modules()
         for last, _ in module.named_children()
-        if re.search(rf"(?<!isinstance\()self\.{last}\.weight\b(?!\.)", _source(type(module)))  # type: ignore[arg-type]  (a class is hashable)
+        if re.search(rf"(?<!isinstance\()self\.{last}\.weight\b(?!\.)", _source(type(module)))  # type: ignore[arg-type]
     }
 
 
