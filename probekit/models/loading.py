@@ -112,7 +112,7 @@ def _quiet() -> Iterator[None]:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, by affinity and by the container's CPU quota."""
+    """Cores this process may run on, by affinity, by the container's CPU quota, and by ``OMP_NUM_THREADS``."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:
@@ -121,6 +121,9 @@ def usable_cores() -> int:
             cores = min(cores, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
         pass  # not in a container, or an older one: affinity alone counts
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal():
+        cores = min(cores, int(asked))
     return max(1, cores)
 
 

@@ -147,8 +147,7 @@ def _tokens_beside(
     cache: Cache, live: TextReader, layer: int, rows: Rows
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """All tokens of ``rows`` at a layer, live and as the cache has them, (total_tokens, d_model) each."""
-    whole = replace(live, texts=replace(live.texts, over=None))
-    (read,) = whole.read(rows, [Place((layer,), "attention")])
+    (read,) = live.read(rows, [Place((layer,), "attention")])
     stored = cache.tokens(layer)
     return tokens(read).states.cpu().numpy(), np.concatenate([stored[int(i)] for i in rows]).astype(np.float32)
 

@@ -122,6 +122,8 @@ def _check_head(cache: Cache, head: HeadOptions, target: Target) -> None:
         raise SpecError(
             "--head attention", "needs the states of every token: extract with --tokens", "pooled states only"
         )
+    if head.head == "attention" and cache.spec.get("pool_over") == "span":
+        raise SpecError("--head attention", "reads all tokens of a text; the cache was made with --pool-over span")
     if not target.task.of_words and not cache.poolings:
         raise SpecError(f"target {target.name}", "needs pooled states: extract with a pooling", "token states only")
 

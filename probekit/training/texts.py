@@ -91,13 +91,13 @@ class TextReader:
             return live_states(self.backbone, ids, layers=layers, prompt=self.prompt, start=begin)
 
     def _at(self, place: Place, states: Mapping[int, Tensor], units: Rows, lengths: Tensor) -> Read:
+        if place.pooling == "attention":  # all tokens, as a cache keeps them
+            return Ragged(states[place.layers[0]], lengths)
         if place.of_words:
             found = [self._words(states[layer], units, lengths, place.pooling) for layer in place.layers]
         else:
             picked, counts = self._picked(units, lengths)
             over = [states[layer] if picked is None else states[layer][picked] for layer in place.layers]
-            if place.pooling == "attention":
-                return Ragged(over[0], counts)
             found = [POOLINGS[place.pooling](part, counts) for part in over]
         return found[0] if len(found) == 1 else torch.stack(found, 1)
 

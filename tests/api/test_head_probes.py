@@ -86,6 +86,7 @@ def test_predictions_from_raw_text_are_those_of_the_table(done, caches, tiny_mod
     assert (card["pooling"], card["probe"], card["cache"]["tokens"]) == ("attention", "attention", "float16")
 
 
+@pytest.mark.slow
 def test_a_fresh_process_answers_the_same_bytes(done, tiny_model):
     paths = [path for path in done[1] if "-label-" in path.name]
     code = (

@@ -206,6 +206,7 @@ def test_real_entities(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_processes_and_other_probes(cache):
     alone = probe_layers(cache, "ner", probe="logistic,mass-mean,lda")
     together = probe_layers(cache, "ner", probe="logistic,mass-mean,lda", jobs=2)

@@ -102,6 +102,7 @@ def test_a_working_folder_that_was_removed(here):
     assert b"error: the working folder: must exist, but was removed" in done.stderr
 
 
+@pytest.mark.slow
 def test_arguments_that_are_no_utf8(here):
     heads = "heads/old_model-label-mean-000-logistic.skops"
     for command, code in {

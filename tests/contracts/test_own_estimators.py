@@ -124,7 +124,7 @@ def test_transfer_and_few_shots(caches):
     assert shots["mean"].notna().all()
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
+@pytest.mark.parametrize("kind", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_any_executor_gives_the_same_bytes_and_stays_open(caches, kind):
     """The numbers of a probe of the registry, a seedless forest and a plain estimator."""
     question = {"probe": ["logistic", svm(), RandomForestClassifier(3)], "controls": "shuffled", "seeds": 2}

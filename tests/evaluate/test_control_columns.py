@@ -112,7 +112,7 @@ def test_the_random_model_is_probed_alike(asked):
     assert table["random_model"].tolist() == alone["score"].tolist()
 
 
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("grouped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_p_values_against_plain_resampling(grouped):
     states, labels = made_up(n=200, layers=4)
     group = Column("doc", (np.arange(200) // 4).astype(str).astype(object)) if grouped else None

@@ -58,7 +58,7 @@ def target_of(labels):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("grouped", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_table_with_every_control(kind, grouped):
     states, labels, rows, all_states, all_labels = case(kind)
     n = len(all_labels)

@@ -67,7 +67,7 @@ def independent(model, tokenizer):
     return found
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("side", ["right", pytest.param("left", marks=pytest.mark.slow)])
 def test_every_cached_layer_equals_hidden_states_pooled_by_numpy(loaded, data, tmp_path, side, monkeypatch):
     path, model, tokenizer = loaded
     expected = independent(model, tokenizer)
@@ -108,6 +108,7 @@ def test_padded_reading_gives_the_same(loaded, data, tmp_path, monkeypatch):
             np.testing.assert_allclose(cache.layer(layer), want, rtol=0, atol=TOLERANCE * scale)
 
 
+@large_is_slow
 def test_defaults_by_kind_of_model(loaded, data, tmp_path):
     path, model, _ = loaded
     with extract(path, data, out=tmp_path / "c.h5", threads=1) as cache:
@@ -149,6 +150,7 @@ def test_the_attention_sink_is_what_mean_skip_first_leaves_out(loaded, data, tmp
     assert cosine["mean_skip_first"] < 0.9
 
 
+@large_is_slow
 def test_truncation_is_counted_and_keeps_the_beginning(loaded, data, tmp_path):
     path, _, tokenizer = loaded
     with extract(path, data, out=tmp_path / "c.h5", pooling="last", max_length=6, threads=1) as cache:

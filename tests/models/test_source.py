@@ -64,7 +64,9 @@ def located(cache, name, *, revision=None, load=False, **environment):
     )
 
 
-@pytest.mark.parametrize(("revision", "n_layers"), [(None, 2), ("old", 3), (COMMITS["old"], 3)])
+@pytest.mark.parametrize(
+    ("revision", "n_layers"), [(None, 2), pytest.param("old", 3, marks=pytest.mark.slow), (COMMITS["old"], 3)]
+)
 def test_a_cached_model_is_pinned_and_loaded_without_network(hub_cache, revision, n_layers):
     commit = COMMITS["old" if revision else "main"]
     done = located(hub_cache, "org/tiny", revision=revision, load=True)

@@ -104,7 +104,7 @@ def test_a_name_of_the_longest_kind(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("stop_at", [0, 1, 2])
+@pytest.mark.parametrize("stop_at", [pytest.param(0, marks=pytest.mark.slow), 1, 2])
 def test_a_kill_while_a_probe_is_saved(tmp_path, stop_at):
     """Before the first, between the two and after both renames: the old probe, a refusal, the new probe."""
     path = tmp_path / "p.skops"

@@ -368,7 +368,7 @@ OTHER_WORDS = re.compile(r"good|film|plot")
 """(As many tokens as before: in batches of another shape the states would have other last bits.)"""
 
 
-@pytest.mark.parametrize("options", [{"head": "mlp"}, {"backbone": "full"}])
+@pytest.mark.parametrize("options", [pytest.param({"head": "mlp"}, marks=pytest.mark.slow), {"backbone": "full"}])
 def test_test_rows_change_no_weight_and_no_epoch(tmp_path_factory, tiny_model, options):
     data, found = table(), []
     for changed in (False, True):
