@@ -12,7 +12,7 @@ import numpy as np
 from probekit.errors import SpecError
 from probekit.evaluate.config import ProbeConfig, StateSource
 from probekit.evaluate.fit import Fit, Outcome, Place, fit_layer
-from probekit.evaluate.plan import ProbeOptions, prepare
+from probekit.evaluate.plan import ProbeOptions, ProbePlan, prepare
 from probekit.evaluate.run import evaluate, plan_fits
 from probekit.evaluate.states import LayerReader
 from probekit.evaluate.table import Origin
@@ -74,7 +74,7 @@ def plan_training(cache: Cache, options: TrainOptions, *, name: str) -> TrainPla
     cache has not.
     """
     _check_backbone(cache, options)
-    plans = [prepare(cache, [head.target], _probe_options(options, head), name=name) for head in options.heads]
+    plans = [_prepare(cache, options, head, name) for head in options.heads]
     found = []
     for head, plan in zip(options.heads, plans, strict=True):
         sources, targets = next(part for part in plan.parts if part[1])
@@ -96,6 +96,14 @@ def plan_training(cache: Cache, options: TrainOptions, *, name: str) -> TrainPla
         for fit in plan_fits(candidate.target, config):
             _check_parts(fit)
     return TrainPlan(cache, options, tuple(found), config, plans[0].origin)
+
+
+def _prepare(cache: Cache, options: TrainOptions, head: HeadOptions, name: str) -> ProbePlan:
+    """As ``probekit probe`` would fit the target; mistakes are said in the terms of training."""
+    try:
+        return prepare(cache, [head.target], _probe_options(options, head), name=name)
+    except SpecError as error:
+        raise SpecError(error.source.replace("--layers ", "--layer "), error.allowed, error.got) from error
 
 
 def _probe_options(options: TrainOptions, head: HeadOptions) -> ProbeOptions:

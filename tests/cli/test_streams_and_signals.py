@@ -55,6 +55,7 @@ def test_closed_streams(here, redirection):
     assert (here / "l.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_cache_never_gets_the_number_of_a_closed_stderr(here):
     command = [*PROBEKIT, "extract", "model", "train.tsv", "--out", "new.h5", "--dtype", "float32"]
     assert shell(here, "2>&-", command).returncode == 0
@@ -80,7 +81,7 @@ def test_a_stderr_that_is_full_stops_nothing(here):
     "variables",
     [
         {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "cp1252"},
+        pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.slow),
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
 )

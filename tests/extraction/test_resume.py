@@ -88,7 +88,7 @@ def assert_same_bytes(a, b):
             assert values.tobytes() == b[name].tobytes(), name
 
 
-@pytest.mark.parametrize("n_kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_at_random_moments(tmp_path, tiny_model, spawner, n_kills):
     data = save_tiny_data(tmp_path / "train.tsv", n=200)
     whole, killed = tmp_path / "whole.h5", tmp_path / "killed.h5"

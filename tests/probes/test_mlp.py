@@ -28,6 +28,7 @@ def planted():
     return (X * np.logspace(1, -2, 12)).astype(np.float32), y
 
 
+@pytest.mark.slow
 def test_numbers(planted):
     X, y = planted
     folds = list(KFold(5, shuffle=True, random_state=0).split(X[:N]))

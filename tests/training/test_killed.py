@@ -29,11 +29,11 @@ STEPS = 4
 KILLED = [
     ("frozen", (1, 2)),  # before the first epoch has ended
     pytest.param("frozen", (1, STEPS + 1), marks=pytest.mark.slow),
-    ("frozen", (2, 3 * STEPS)),  # the other seed, at the end of an epoch
+    pytest.param("frozen", (2, 3 * STEPS), marks=pytest.mark.slow),  # the other seed, at the end of an epoch
     ("frozen", "saving"),
     ("lora", (1, STEPS + 2)),
     pytest.param("lora", (1, 3 * STEPS), marks=pytest.mark.slow),
-    ("full", (1, 2 * STEPS + 1)),
+    pytest.param("full", (1, 2 * STEPS + 1), marks=pytest.mark.slow),
 ]
 
 
