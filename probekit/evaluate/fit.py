@@ -21,7 +21,7 @@ from probekit.evaluate.mdl import probe_code_bits
 from probekit.evaluate.states import LayerStates, Read
 from probekit.probes import Folds, Probe
 from probekit.splits import Split
-from probekit.tasks import Target
+from probekit.tasks import States, Target
 from probekit.tasks.task import Codes, Units
 
 ALL_PARTS = ("train", "val", "test")
@@ -183,12 +183,7 @@ def _fit(opened: Mapping[str, LayerStates | None], fit: Fit) -> Outcome:
     )
     if not fit.whole:
         return Outcome(scores, scores.get("test", NAN), elsewhere=more)
-    test = fit.split.test
-    probability = task.probability(target, states, fitted.estimator, test)
-    metrics = task.metrics(target, fit.split.train, test, answers["test"], probability)
-    if fit.viterbi:
-        alone = task.predict(target, states, fitted.estimator, test, False)
-        metrics["viterbi_gain"] = scores["test"] - task.score(target, test, alone)
+    test, metrics = fit.split.test, metrics_of_test(fit, states, fitted.estimator, answers["test"])
     control_score = NAN
     if control is not None and fit.control is not None:
         of_control = task.predict(target, states, control, test, False)
@@ -206,6 +201,17 @@ def _fit(opened: Mapping[str, LayerStates | None], fit: Fit) -> Outcome:
         mdl_bits=bits,
         elsewhere=more,
     )
+
+
+def metrics_of_test(fit: Fit, states: States, estimator: BaseEstimator, answers: Codes) -> dict[str, float]:
+    """All metrics of the test rows, for which ``estimator`` gave ``answers``."""
+    target, task, test = fit.target, fit.target.task, fit.split.test
+    probability = task.probability(target, states, estimator, test)
+    metrics = task.metrics(target, fit.split.train, test, answers, probability)
+    if fit.viterbi:
+        alone = task.predict(target, states, estimator, test, False)
+        metrics["viterbi_gain"] = task.score(target, test, answers) - task.score(target, test, alone)
+    return metrics
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.evaluate.fit import ALL_PARTS, Fit, Outcome
+from probekit.evaluate.fit import ALL_PARTS, Fit, Outcome, metrics_of_test
 from probekit.evaluate.table import Curve, build_table
 from probekit.probes import Probe
 from probekit.spec import HEAD_COLUMNS, Evaluation, Json
@@ -52,12 +52,7 @@ def outcome_of(fit: Fit, trained: Trained) -> Outcome:
     estimator = answers(truth.link, target.classes, truth.mean, truth.scale)
     given = {part: task.predict(target, states, estimator, fit.units(part), fit.viterbi) for part in ALL_PARTS}
     scores = {part: task.score(target, fit.units(part), found) for part, found in given.items()}
-    test = fit.split.test
-    probability = task.probability(target, states, estimator, test)
-    metrics = task.metrics(target, fit.split.train, test, given["test"], probability)
-    if fit.viterbi:
-        alone = task.predict(target, states, estimator, test, False)
-        metrics["viterbi_gain"] = scores["test"] - task.score(target, test, alone)
+    metrics = metrics_of_test(fit, states, estimator, given["test"])
     return Outcome(scores=scores, score=metrics[task.metric], predicted=given["test"], metrics=metrics)
 
 

@@ -45,8 +45,14 @@ def ready(name, model=None, **options):
     )
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+COMMON = ("bert", "roberta", "gpt2", "llama", "qwen3", "gemma3", "t5", "t5-decoder", "mamba", "mixtral", "fnet")
+
+
+@pytest.fixture(
+    scope="module", params=[name if name in COMMON else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
 def case(request):
+    """Families of every kind; the others are left to ``make slow``."""
     return request.param, ready(request.param)
 
 
