@@ -123,6 +123,7 @@ def _by_heads(
 ) -> Prediction:
     """``predict`` by one of the heads in a folder: its logits are what a probe's states are."""
     from probekit.training.saved_heads import load_heads  # here, because it loads torch
+    from probekit.training.truth import Logits
 
     heads = load_heads(path)
     i = heads.index(target, f"heads {path}")
@@ -136,7 +137,7 @@ def _by_heads(
         split = [[text[a:b] for a, b in found] for text, found in zip(some, places, strict=True)]
         joined = [" ".join(of_text) for of_text in split]
         logits, unread = opened.logits([i], joined, listener=listener, words=split)
-        answer = _tagged(saved, Rows(logits[0]), places, unread)
+        answer = _tagged(saved, Logits(logits[0]), places, unread)
     else:
         chosen = None if spans is None else [spans[k] for k in filled]
         logits, _ = opened.logits([i], some, listener=listener, spans=chosen)
@@ -186,17 +187,6 @@ def _tagged(saved: SavedProbe, states: States, words: Sequence[Spans], unread: N
     labels = np.empty(len(words), dtype=np.object_)
     labels[:] = target.sequences(codes, texts)
     return Prediction(task, labels, tuple(classes.tolist()), words=tuple(tuple(of_text) for of_text in words))
-
-
-class Rows:
-    """Answers or states that are in memory, as ``States``."""
-
-    def __init__(self, values: NDArray[Any]) -> None:
-        self._values = values
-
-    def rows(self, which: NDArray[np.int64]) -> NDArray[Any]:
-        """(len(which), d)."""
-        return np.asarray(self._values[which])
 
 
 def _with_blanks(answer: Prediction, filled: Sequence[int], n: int) -> Prediction:

@@ -14,8 +14,10 @@ from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import SpecError
 from probekit.heads.estimators import HeadClassifier, HeadRegressor, held_out
+from probekit.heads.modules import HEADS
 from probekit.ragged import RaggedArray, ragged
 from probekit.saved import TRUSTED
+from probekit.spec import HEAD_KINDS
 
 QUICK = {"epochs": 8, "lr": 0.02}
 
@@ -73,6 +75,10 @@ def test_answers_are_those_of_loops(kind, n_classes):
     p = np.exp(logits - logits.max(1, keepdims=True))
     np.testing.assert_allclose(head.predict_proba(X), p / p.sum(1, keepdims=True), atol=1e-5)
     assert head.predict(X).tolist() == head.classes_[logits.argmax(1)].tolist()
+
+
+def test_the_kinds_known_without_torch_are_those_there_are():
+    assert tuple(HEADS) == HEAD_KINDS
 
 
 def test_a_head_of_numbers_answers_in_their_own_units(kind):
