@@ -28,18 +28,29 @@ def word_spans(words: Sequence[str]) -> NDArray[np.int64]:
 def word_of_tokens(offsets: NDArray[np.int32], words: Sequence[str]) -> NDArray[np.int32]:
     """(n_tokens,) index of the word that each token is from, -1 for none.
 
-    ``offsets``: (n_tokens, 2) first character of each token in the text, and the one after its last; an empty range for
-    special tokens. ``words``: what the text was joined from, with single blanks. A token over several words is the
-    first one's. A word may have no token: the tokenizer dropped its characters, or the text was cut.
+    ``offsets``: see ``span_of_tokens``. ``words``: what the text was joined from, with single blanks. A word may have
+    no token: the tokenizer dropped its characters, or the text was cut.
 
     >>> word_of_tokens(np.array([[0, 0], [0, 3], [3, 4], [4, 7], [0, 0]]), ["ab's", "it"]).tolist()
     [-1, 0, 0, 1, -1]
     """
-    starts, ends = word_spans(words).T
+    return span_of_tokens(offsets, word_spans(words))
+
+
+def span_of_tokens(offsets: NDArray[np.int32], spans: NDArray[np.int64]) -> NDArray[np.int32]:
+    """(n_tokens,) index of the span of characters that each token is from, -1 for none.
+
+    ``offsets``: (n_tokens, 2) first character of each token in the text, and the one after the last; an empty range for
+    special tokens. ``spans``: (n, 2) likewise, ascending, not overlapping. A token over several spans is the first
+    one's.
+    """
+    if not len(spans):
+        return np.full(len(offsets), -1, dtype=np.int32)
+    starts, ends = spans.T
     first, last = offsets.T
     word = np.searchsorted(ends, first, side="right")
-    inside = (word < len(words)) & (first < last)
-    inside &= starts[np.minimum(word, len(words) - 1)] < last
+    inside = (word < len(spans)) & (first < last)
+    inside &= starts[np.minimum(word, len(spans) - 1)] < last
     return np.where(inside, word, -1).astype(np.int32)
 
 

@@ -173,13 +173,17 @@ class Heads:
         card = self.card["heads"][i]
         return answers(_link(card), np.array(card["labels"], dtype=_label_dtype(card)), card["mean"], card["scale"])
 
-    def open(self, source: ModelSource, options: RunOptions, listener: Listener) -> OpenHeads:
-        """The model loaded and given what was trained of it.
+    def open(
+        self, source: ModelSource, options: RunOptions, listener: Listener, *, dtype: str | None = None
+    ) -> OpenHeads:
+        """The model loaded and given what was trained of it. ``dtype``: None for the one that the cache was read in.
 
         Raises ModelError for a model that can't be loaded, SpecError where card, files and model don't fit together.
         """
         layers = tuple(sorted({layer for head in self.card["heads"] for layer in head["layers"]}))
         spec = replace(ReadSpec.from_json(self.card["cache"]), layers=layers, poolings=(), tokens=None)
+        if dtype is not None and not spec.quantize:
+            spec = replace(spec, dtype=dtype)
         reader = open_reader(spec, source, options, listener=listener)
         stack = reader.backbone.stack
         check_depth(self.card, stack.n_layers)
