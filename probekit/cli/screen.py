@@ -19,27 +19,28 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from probekit.plain import plain, plain_lines
+
 if TYPE_CHECKING:
     import pandas as pd
 
-_NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_CONTROL = [*range(0x20), *range(0x7F, 0xA0)]
-_REORDER = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x2028, 0x2029]  # and line ends that some know
-_HALVES = range(0xD800, 0xE000)  # lone surrogates: bytes of a file name that are no UTF-8
-_ESCAPES = {code: _NAMED.get(chr(code), f"\\u{code:04x}") for code in (*_CONTROL, *_REORDER, *_HALVES)}
-_ESCAPES_IN_LINES = {code: escape for code, escape in _ESCAPES.items() if code != ord("\n")}
+__all__ = [
+    "Screen",
+    "UnprintedError",
+    "finish",
+    "on_terminal",
+    "plain",
+    "plain_table",
+    "prepare_streams",
+    "say",
+    "screen",
+    "show",
+    "show_csv",
+    "show_json",
+]
 
 _INSTEAD = {"→": ">", "²": "2", "…": "~", "×": "x", "±": "~", "–": "-", "│": "|", "┃": "|"}
 """On a terminal that has no such characters; as wide, so that columns stay columns."""
-
-
-def plain(text: str) -> str:
-    """``text`` in one line, control characters as escapes (in the form that JSON has, too).
-
-    >>> print(plain("red \\x1b[31m and a new" + chr(10) + "line"))
-    red \\u001b[31m and a new\\nline
-    """
-    return text.translate(_ESCAPES)
 
 
 def plain_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +72,7 @@ class Screen(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """What is to be printed, piece by piece."""
         for text, style, control in super().render(renderable, options):
-            shown = text if control else _encodable(text.translate(_ESCAPES_IN_LINES), self.encoding)
+            shown = text if control else _encodable(plain_lines(text), self.encoding)
             yield Segment(shown, style, control)
 
     def on_broken_pipe(self) -> None:
@@ -86,14 +87,14 @@ def screen(*, stderr: bool = False, width: int | None = None) -> Screen:
 
 def show(text: str) -> None:
     """A line on stdout, for people."""
-    _write(text.translate(_ESCAPES_IN_LINES) + "\n")
+    _write(plain_lines(text) + "\n")
 
 
 def show_json(value: Any, *, indent: int | None = None) -> None:
     """JSON on stdout. (JSON has escapes of its own for most control characters, and for letters that can't be said.)"""
     encoding = str(getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     text = json.dumps(value, indent=indent, ensure_ascii=not encoding.startswith("utf"))
-    _write((text.translate(_ESCAPES_IN_LINES) if on_terminal() else text) + "\n")
+    _write((plain_lines(text) if on_terminal() else text) + "\n")
 
 
 def show_csv(rows: Iterable[Sequence[Any]]) -> None:
