@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probekit.api.attach import attach
+    from probekit.api.attention import attention
+    from probekit.api.explain import explain, explain_layers
     from probekit.api.extract import extract
     from probekit.api.inspect import diagnostics
+    from probekit.api.intervene import intervene
     from probekit.api.predict import predict, tag_texts
     from probekit.api.probe import ProbekitWarning, few_shot, probe, probe_layers, transfer
     from probekit.api.train import train
     from probekit.api.verify import verify
     from probekit.errors import ProbekitError
+    from probekit.explain.intervention import InterventionResult
     from probekit.saved import save
     from probekit.spec import Result
     from probekit.store import Cache, open_cache
@@ -29,13 +33,18 @@ __version__ = "0.1.0"
 __all__ = [
     "Cache",
     "HeadShape",
+    "InterventionResult",
     "ProbekitError",
     "ProbekitWarning",
     "Result",
     "attach",
+    "attention",
     "diagnostics",
+    "explain",
+    "explain_layers",
     "extract",
     "few_shot",
+    "intervene",
     "open_cache",
     "predict",
     "probe",
@@ -50,13 +59,18 @@ __all__ = [
 _HOME = {
     "Cache": "probekit.store",
     "HeadShape": "probekit.training.attach",
+    "InterventionResult": "probekit.explain.intervention",
     "ProbekitError": "probekit.errors",
     "ProbekitWarning": "probekit.api.probe",
     "Result": "probekit.spec",
     "attach": "probekit.api.attach",
+    "attention": "probekit.api.attention",
     "diagnostics": "probekit.api.inspect",
+    "explain": "probekit.api.explain",
+    "explain_layers": "probekit.api.explain",
     "extract": "probekit.api.extract",
     "few_shot": "probekit.api.probe",
+    "intervene": "probekit.api.intervene",
     "open_cache": "probekit.store",
     "predict": "probekit.api.predict",
     "probe": "probekit.api.probe",

@@ -11,10 +11,13 @@ import warnings
 import typer
 
 import probekit
-from probekit.cli.boundary import end_on_signals, explain
+from probekit.cli.attention import attention
+from probekit.cli.boundary import end_on_signals, explain_error
 from probekit.cli.demo import demo
+from probekit.cli.explain import explain
 from probekit.cli.extract import extract
 from probekit.cli.inspect import inspect, verify
+from probekit.cli.intervene import intervene
 from probekit.cli.predict import predict
 from probekit.cli.probe import probe
 from probekit.cli.screen import finish, prepare_streams, say
@@ -27,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (extract, probe, train, predict, inspect, verify, demo):
+for command in (extract, probe, train, predict, explain, attention, intervene, inspect, verify, demo):
     app.command()(command)
 
 
@@ -61,7 +64,7 @@ def main() -> None:
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (with --debug)
         for line in "".join(traceback.format_exception(error)).splitlines():
             say(line)
-        _, code = explain(error, sys.argv[1:], _names())
+        _, code = explain_error(error, sys.argv[1:], _names())
     if code > _SIGNALS:
         os._exit(code)  # at once: what Python does at its end would take a second Ctrl-C for an error of its own
     sys.exit(code)
@@ -89,7 +92,7 @@ def run(arguments: list[str]) -> int:
     elif debug:
         raise failed
     else:
-        message, code = explain(failed, arguments, _names())
+        message, code = explain_error(failed, arguments, _names())
     say("error: " + " ".join(message.split()))
     return code
 

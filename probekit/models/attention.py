@@ -1,9 +1,9 @@
-"""What each head of a model attends to, of some layers only: these alone are computed eagerly, the rest stays as it was.
+"""What each head of a model attends to. Only the layers asked for are computed eagerly, the rest stays as it was.
 
-Under a name of our own in transformers' ``AttentionInterface`` the attention of a layer that is asked for is computed by
-``eager_attention_forward`` of the module's own file, which gives the weights, and any other as the model had it (sdpa,
-mostly). Which layer is running is counted at the blocks of the stack, so nothing is looked up by name. A model whose
-attention does not go through that interface is asked for ``output_attentions``, which computes every layer eagerly.
+Under a name of our own in transformers' ``AttentionInterface`` the attention of a layer that is asked for is computed
+by ``eager_attention_forward`` of the module's own file, which gives the weights, and any other as the model had it
+(sdpa, mostly). Which layer is running is counted at the blocks of the stack, so nothing is looked up by name. A model
+whose attention does not go through that interface is asked for ``output_attentions``, which computes every layer.
 """
 
 from __future__ import annotations
