@@ -53,9 +53,9 @@ def _otherwise(explanation: Explanation) -> str:
     return "" if str(predicted) == str(explanation.answer) else f"; predicted: {plain(str(predicted))}"
 
 
-def reading_key(explanation: Explanation) -> str:
-    """How the importances of the first method are to be read."""
-    method = explanation.first.method
+def reading_key(explanation: Explanation, method: str | None = None) -> str:
+    """How the importances of ``method`` (the first by default) are to be read."""
+    method = explanation.first.method if method is None else method
     unit = "log-odds" if explanation.probability is not None else f"units of {plain(explanation.target)}"
     if method == UNSIGNED:
         return f"Importance by {method} ({METHODS[method]}): how far the answer would move, not which way."
@@ -65,10 +65,10 @@ def reading_key(explanation: Explanation) -> str:
 
 def checks(explanation: Explanation) -> list[Said]:
     """Whether to trust the importances, in sentences; and which words were not read."""
-    said = [*_unread(explanation)]
-    for one in explanation.importances:
+    said = _unread(explanation)
+    for i, one in enumerate(explanation.importances):
         if one.trust is not None:
-            said += _trust(explanation, one, one.trust)
+            said += _other_trust(one, one.trust) if i else _trust(explanation, one, one.trust)
     for method, value in explanation.agreement.items():
         said.append(_agreement(explanation.first.method, method, value))
     for one in explanation.importances:
@@ -81,33 +81,45 @@ def _unread(explanation: Explanation) -> list[Said]:
     if not len(unread):
         return []
     names = named(explanation.word(int(i)) for i in unread)
-    one = len(explanation.words) == 1
-    return [
-        Said(f"{len(unread)} of {len(explanation.words)} word{'' if one else 's'} not read: {names}.", careful=True)
-    ]
+    of = f"{len(unread)} of {len(explanation.words)} words {'was' if len(unread) == 1 else 'were'}"
+    return [Said(f"{of} not read: {names}.", careful=True)]
 
 
 def _trust(explanation: Explanation, one: Importance, trust: Trust) -> list[Said]:
-    n = trust.n_words
+    n, single = trust.n_words, trust.n_words == 1
     names = named(explanation.word(i) for i in top_of(one.words, n))
-    what = "the number" if explanation.probability is None else "the probability"
-    by = "" if len(explanation.importances) == 1 else f"By {one.method}: "
-    without = "without" if by else "Without"
-    if n == 1:
-        most, random, these = f"its most important word ({names})", "a random one", "this word"
-    else:
-        most, random, these = f"its {n} most important words ({names})", f"{n} random ones", "these words"
+    number_of, random, these = ("", "a random one", "it") if single else (f"{n} ", f"{n} random ones", "them")
+    what = "number" if explanation.probability is None else "probability"
+    most = f"the {number_of}word{'' if single else 's'} {_importance_of(explanation, one, single=single)} ({names})"
     said = [
         Said(
-            f"{by}{without} {most} {what} {_falls(trust.comprehensiveness)}, "
-            f"without {random} it {_falls(trust.random_comprehensiveness)}; "
-            f"with {these} alone it {_falls(trust.sufficiency)}, "
+            f"Without {most} the {what} {_falls(trust.comprehensiveness)}, "
+            f"without {random} it {_falls(trust.random_comprehensiveness)}."
+        ),
+        Said(
+            f"With {these} alone the {what} {_falls(trust.sufficiency)}, "
             f"with {random} alone it {_falls(trust.random_sufficiency)}."
-        )
+        ),
     ]
     if trust.comprehensiveness <= trust.random_comprehensiveness:
-        said.append(Said(f"{by}these words matter no more than random ones: trust little of it.", careful=True))
+        said.append(Said("These words matter no more than random ones: don't rely on the importances.", careful=True))
     return said
+
+
+def _importance_of(explanation: Explanation, one: Importance, *, single: bool) -> str:
+    s = "s" if single else ""
+    if one.method == UNSIGNED:
+        return "with the largest gradient"
+    return f"that raise{s} it most" if explanation.probability is None else f"that speak{s} most for it"
+
+
+def _other_trust(one: Importance, trust: Trust) -> list[Said]:
+    """Of a method beside the first; random words are the same."""
+    its, these = ("word", "it") if trust.n_words == 1 else (f"{trust.n_words} words", "them")
+    alone = f"with {these} alone it {_falls(trust.sufficiency)}"
+    careful = trust.comprehensiveness <= trust.random_comprehensiveness
+    tail = "; no more than random words do" if careful else ""
+    return [Said(f"By {one.method}: without its {its} it {_falls(trust.comprehensiveness)}{tail}, {alone}.", careful)]
 
 
 def _falls(loss: float) -> str:
@@ -118,28 +130,27 @@ def _agreement(first: str, other: str, value: float) -> Said:
     if not math.isfinite(value):
         return Said(f"Whether {other} agrees with {first} can't be said: one of them tells no two words apart.")
     careful = value < LEAST_AGREEMENT
-    tail = ": the methods disagree" if careful else ""
-    return Said(f"The order of words by {other} and {first} agrees to {number(value)} (Spearman){tail}.", careful)
+    tail = "; they disagree" if careful else ""
+    return Said(
+        f"The order of words by {other} agrees with that by {first} to {number(value)} (Spearman){tail}.", careful
+    )
 
 
 def _sums(one: Importance) -> list[Said]:
     said: list[Said] = []
-    if one.steps and math.isinf(one.gap):
-        said.append(Said(f"By {one.method}: text and baseline have the same answer.", careful=True))
-    elif one.steps and math.isfinite(one.gap):
-        much = one.gap > MOST_GAP
-        tail = f"; above {MOST_GAP:.0%} they are only approximate" if much else ""
-        base = f"the text with {one.baseline} for its words"
-        said.append(
-            Said(
-                f"By {one.method}: importances add up to the difference from {base} but for {one.gap:.2%}{tail}.", much
-            )
-        )
     if math.isfinite(one.apart):
         words = number(float(np.nansum(one.words)))
         said.append(
             Said(f"By {one.method}: {words} falls on words, {number(one.apart)} on special tokens and the prompt.")
         )
+    if one.steps and math.isinf(one.gap):
+        said.append(Said(f"By {one.method}: text and baseline have the same answer.", careful=True))
+    elif one.steps and math.isfinite(one.gap):
+        much = one.gap > MOST_GAP
+        tail = f"; more than {MOST_GAP:.0%}, so they are only approximate" if much else ""
+        base = "zeros for its words' embeddings" if one.baseline == "zero" else f"{one.baseline} tokens for its words"
+        sums = f"{one.method} adds up to the difference from the text with {base} but for {one.gap:.2%}"
+        said.append(Said(f"{sums[0].upper()}{sums[1:]}{tail}.", much))
     return said
 
 
@@ -147,9 +158,9 @@ def named(words: Iterable[str]) -> str:
     """Words for a sentence, the first few of them.
 
     >>> named("abcdefghij")
-    'a, b, c, d, e, f, g, h and 2 more'
+    '“a”, “b”, “c”, “d”, “e”, “f”, “g”, “h” and 2 more'
     """
-    shown = [plain(word) for word in words]
+    shown = [f"“{plain(word)}”" for word in words]
     rest = len(shown) - N_NAMED
     return ", ".join(shown[:N_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -207,19 +218,13 @@ def layer_facts(layers: LayerExplanation) -> list[Said]:
             Said("Without a text baseline to hold the layers against: the cache has no texts, or the target no such.")
         ]
     names = named(layers.word(i) for i in layers.baseline_words)
-    said = [
-        Said(f"The answer of the text baseline (words alone) hangs most on {names}."),
-        Said(f"Words at random would have {layers.chance:.1%} of a layer's importance."),
-    ]
+    said = [Said(f"The answer of the text baseline (words alone) hangs most on {names}.")]
     finite = np.flatnonzero(np.isfinite(layers.share))
     if len(finite):
         least, most = (int(finite[pick(layers.share[finite])]) for pick in (np.argmin, np.argmax))
-        said.append(
-            Said(
-                f"These words have from {layers.share[least]:.1%} (layer {layers.layers[least]}) "
-                f"to {layers.share[most]:.1%} (layer {layers.layers[most]}) of it."
-            )
-        )
+        ends = [f"{layers.share[k]:.1%} (layer {layers.layers[k]})" for k in dict.fromkeys((least, most))]
+        of = f"{' to '.join(ends)} of the importance falls on the same words"
+        said.append(Said(f"{of}; on words at random it would be {layers.chance:.1%}."))
     return said
 
 
