@@ -216,6 +216,19 @@ def different_reading(mine: Json, random: Json) -> tuple[str, Any, Any] | None:
     return None
 
 
+def different_for_card(card: Json, spec: Json) -> tuple[str, Any, Any] | None:
+    """The first field by which a cache was not read as a probe's card says (its ``cache``), and both; None if it was.
+
+    How precisely states were computed, stored and batched is no difference.
+    """
+    mine, other = (ReadSpec.from_json(found).for_card() for found in (card, spec))
+    for name, about in FIELDS.items():
+        counts = about.card is not None and (about.may_differ == "no" or about.same_states)
+        if counts and mine.get(name) != other.get(name):
+            return name, mine.get(name), other.get(name)
+    return None
+
+
 def shown_fields(spec: Json) -> Json:
     """What may tell a cache from others of the same texts: fields with a value that is not the usual one."""
     return {

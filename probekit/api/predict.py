@@ -80,16 +80,16 @@ def predict(
     if is_heads(Path(probe)):
         return _by_heads(Path(probe), target, texts_of(texts), spans, words, model, options, listener)
     path = find_probe(Path(probe), target, listener)
-    saved, given = _open_probe(path), texts_of(texts)
+    saved, given = open_probe(path), texts_of(texts)
     task = TASKS[saved.card["task"]]
-    _check_given(path, saved.card, len(given), spans=spans, words=words)
-    filled = _filled_rows(given, listener)
+    check_given(path, saved.card, len(given), spans=spans, words=words)
+    filled = filled_rows(given, listener)
     source = same_model(saved.card["cache"], model)
     from probekit.extraction.reader import read_states, read_tokens, read_words  # here, because it loads torch
 
     some = [given[i] for i in filled]
     if task.of_words:
-        places = [split_words(text) for text in some] if words is None else [_spans_of(words[i]) for i in filled]
+        places = [split_words(text) for text in some] if words is None else [spans_of(words[i]) for i in filled]
         split = [[text[a:b] for a, b in found] for text, found in zip(some, places, strict=True)]
         states, unread = read_words(split, card=saved.card, source=source, options=options, listener=listener)
         with _strangers_code(path):
@@ -128,12 +128,12 @@ def _by_heads(
     heads = load_heads(path)
     i = heads.index(target, f"heads {path}")
     card = {**heads.card["heads"][i], "cache": heads.card["cache"]}
-    _check_given(path, card, len(given), spans=spans, words=words)
-    filled = _filled_rows(given, listener)
+    check_given(path, card, len(given), spans=spans, words=words)
+    filled = filled_rows(given, listener)
     opened = heads.open(same_model(card["cache"], model), options, listener)
     saved, some = SavedProbe(heads.estimator(i), card), [given[k] for k in filled]
     if of_words(card):
-        places = [split_words(text) for text in some] if words is None else [_spans_of(words[k]) for k in filled]
+        places = [split_words(text) for text in some] if words is None else [spans_of(words[k]) for k in filled]
         split = [[text[a:b] for a, b in found] for text, found in zip(some, places, strict=True)]
         joined = [" ".join(of_text) for of_text in split]
         logits, unread = opened.logits([i], joined, listener=listener, words=split)
@@ -145,12 +145,12 @@ def _by_heads(
     return answer if len(filled) == len(given) else _with_blanks(answer, filled, len(given))
 
 
-def _spans_of(words: Sequence[str]) -> list[tuple[int, int]]:
+def spans_of(words: Sequence[str]) -> list[tuple[int, int]]:
     """Where the words are in the text that they make, joined with single blanks."""
     return [(a, b) for a, b in word_spans(words).tolist()]
 
 
-def _check_given(path: Path, card: Json, n: int, *, spans: Spans | None, words: Sequence[Sequence[str]] | None) -> None:
+def check_given(path: Path, card: Json, n: int, *, spans: Spans | None, words: Sequence[Sequence[str]] | None) -> None:
     """Raise SpecError where spans or words are lacking, too many, or of no use."""
     if reads_spans(card) != (spans is not None):
         needed = "needs the span of each text" if spans is None else "reads whole texts, no spans"
@@ -311,7 +311,7 @@ def _val_score(card: Json) -> float:
     return float(score) if isinstance(score, int | float) else -np.inf
 
 
-def _open_probe(probe: Path) -> SavedProbe:
+def open_probe(probe: Path) -> SavedProbe:
     """A saved probe whose card has what a prediction needs."""
     saved = load_probe(probe)
     check_usable(saved.card, f"card {card_path(probe)}")
@@ -333,7 +333,7 @@ def _strangers_code(probe: Path) -> Iterator[None]:
         raise SpecError(f"probe {probe}", message, f"{type(error).__name__}: {error}"[:160]) from error
 
 
-def _filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
+def filled_rows(texts: Sequence[str], listener: Listener) -> list[int]:
     """Which of ``texts`` are not blank; how many are is said. Raises InputError if there is nothing to read."""
     filled = [i for i, text in enumerate(texts) if text.strip()]
     if len(texts) == 1 and not filled:

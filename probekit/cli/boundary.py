@@ -43,7 +43,7 @@ class Signalled(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-def explain(error: BaseException, arguments: Sequence[str], commands: Sequence[str]) -> tuple[str, int]:
+def explain_error(error: BaseException, arguments: Sequence[str], commands: Sequence[str]) -> tuple[str, int]:
     """The line for ``error``, which ended the command ``arguments``, and the exit code."""
     if isinstance(error, _USAGE_ERROR):
         command = next((f"{name} " for name in arguments if name in commands), "")

@@ -44,7 +44,7 @@ def predict(
     (on a terminal entities are coloured in their text). A blank text has no answer: its cells are empty.
     """
     asked = locals().copy()
-    _check_use(probe, data or [], text or [], column)
+    check_use("predict", probe, data or [], text or [], column)
     from probekit.api.predict import found_card, reads_spans, tagged_texts
     from probekit.api.predict import predict as run_predict
     from probekit.cli.progress import Bars
@@ -52,7 +52,7 @@ def predict(
     from probekit.extraction.spans import END, START, character_spans
     from probekit.saved import of_words
 
-    ids, texts, examples = _texts(data or [], text or [], column)
+    ids, texts, examples = given_texts(data or [], text or [], column)
     options = {name: asked[name] for name in ("model", "device", "threads", "trust_remote_code")}
     with Bars() as bars:
         path, card = found_card(probe, target, bars)
@@ -69,7 +69,7 @@ def predict(
         _print(_rows(found, ids), as_json=as_json)
 
 
-def _check_use(probe: Path, data: list[str], given: list[str], column: str | None) -> None:
+def check_use(command: str, probe: Path, data: list[str], given: list[str], column: str | None) -> None:
     """Raise SpecError for what is wrong whatever is in the files: before anything heavy is loaded."""
     if not probe.exists():
         raise SpecError(f"probe {probe}", "there is no such file or folder")
@@ -78,14 +78,14 @@ def _check_use(probe: Path, data: list[str], given: list[str], column: str | Non
         message = f"one saved probe at a time, or their folder ({probe.parent})"
         raise SpecError("PROBE", message, " and ".join([str(probe), *more]))
     if bool(data) == bool(given):
-        raise SpecError("predict", "needs either --text or DATA", "both" if data else "neither")
+        raise SpecError(command, "needs either --text or DATA", "both" if data else "neither")
     if "-" in data and len(data) > 1:
         raise SpecError("DATA", "- (standard input) goes alone", " ".join(data))
     if column is not None and (given or data == ["-"]):
         raise SpecError(f"--column {column}", "is of DATA with columns; these are plain texts")
 
 
-def _texts(data: list[str], given: list[str], column: str | None) -> tuple[list[str], list[str], Examples | None]:
+def given_texts(data: list[str], given: list[str], column: str | None) -> tuple[list[str], list[str], Examples | None]:
     """Ids, texts, and the data that they are from, if any."""
     if data == ["-"]:
         given = _lines()

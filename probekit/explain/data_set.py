@@ -1,4 +1,4 @@
-"""Over a data set: what each word did on the mean, wherever it stood."""
+"""Many texts as tables: each word of each text, what a word did on the mean, how far a method is to be trusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probekit.explain.results import WORD_COLUMNS, Explanation
+from probekit.explain.results import TRUST_COLUMNS, WORD_COLUMNS, Explanation, Trust
 from probekit.spec import Json
 
 if TYPE_CHECKING:
@@ -54,6 +54,47 @@ def word_table(explanations: Sequence[Explanation]) -> pd.DataFrame:
     table["_answer"] = [order[answer] for answer in table["answer"]] if first.answers else 0
     table = table.sort_values(["_answer", "mean_importance", "word"], ascending=[True, False, True], kind="stable")
     return table.drop(columns="_answer").reset_index(drop=True)
+
+
+def text_table(explanations: Sequence[Explanation]) -> pd.DataFrame:
+    """A row for each word of each text: where it is, what is explained, and its importance by each method."""
+    import pandas as pd
+
+    rows: list[Json] = []
+    for one in explanations:
+        said = {"id": one.id, "target": one.target, "answer": one.answer, "value": one.value}
+        said["probability"] = one.probability
+        for w, (a, b) in enumerate(one.words):
+            by_method = {part.method: part.words[w] for part in one.importances}
+            rows.append({**said, "start": a, "end": b, "word": one.word(w), **by_method})
+    return pd.DataFrame(rows)
+
+
+def trust_table(explanations: Sequence[Explanation]) -> pd.DataFrame:
+    """A row for each method, columns ``TRUST_COLUMNS``: means over the texts that have two words or more.
+
+    ``lower`` and ``upper``: 95% interval of the mean of ``comprehensiveness - random_comprehensiveness``, by the
+    normal approximation over texts.
+    """
+    import pandas as pd
+
+    found: dict[str, list[Trust]] = {}
+    for one in explanations:
+        for part in one.importances:
+            if part.trust is not None:
+                found.setdefault(part.method, []).append(part.trust)
+    rows: list[Json] = []
+    for method, of_texts in found.items():
+        names = ("comprehensiveness", "random_comprehensiveness", "sufficiency", "random_sufficiency")
+        values = np.array([[getattr(trust, name) for name in names] for trust in of_texts])
+        beyond = values[:, 0] - values[:, 1]
+        wide = 1.96 * beyond.std(ddof=1) / len(beyond) ** 0.5 if len(beyond) > 1 else np.nan
+        means = dict(zip(names, values.mean(axis=0).tolist(), strict=True))
+        ends = {"lower": float(beyond.mean() - wide), "upper": float(beyond.mean() + wide)}
+        rows.append(
+            {"method": method, "n_texts": len(of_texts), **means, "beyond_random": float(beyond.mean()), **ends}
+        )
+    return pd.DataFrame(rows, columns=list(TRUST_COLUMNS))
 
 
 def top_words(table: pd.DataFrame, answer: Any, *, n: int, least: int) -> tuple[list[Json], list[Json]]:

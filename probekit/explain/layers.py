@@ -16,14 +16,14 @@ from probekit.evaluate.fit import Fit, Outcome, Place, fit_layer
 from probekit.evaluate.plan import ProbeOptions, ProbePlan, prepare
 from probekit.evaluate.run import plan_fits
 from probekit.evaluate.states import LayerReader
-from probekit.explain.methods import Asked, Settings, moved, removed
+from probekit.explain.methods import Asked, moved, removed
 from probekit.explain.opened import Reading, Scorer, probe_scorer
-from probekit.explain.results import LayerExplanation
+from probekit.explain.results import LayerExplanation, Settings
 from probekit.explain.texts import answer_index
 from probekit.explain.trust import SHARE
 from probekit.explain.words import Bound
 from probekit.probes import PROBES
-from probekit.readspec import different_model
+from probekit.readspec import different_for_card
 from probekit.spec import Json, Listener
 from probekit.store import Cache
 from probekit.tasks import TASKS
@@ -49,7 +49,7 @@ def fit_layers(cache: Cache, card: Json, listener: Listener, *, layers: Any = "a
     Raises SpecError for a cache of another model or reading, and as ``probekit.probe``.
     """
     source = f"--by-layer {cache.path.name}"
-    if differs := different_model(card["cache"], cache.spec):
+    if differs := different_for_card(card["cache"], cache.spec):
         name, mine, others = differs
         raise SpecError(source, f"must have the {name} that the probe was fitted on: {mine}", str(others))
     task = TASKS[card["task"]]

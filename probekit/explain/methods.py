@@ -17,7 +17,7 @@ from torch import Tensor
 
 from probekit.errors import InputError, SpecError
 from probekit.explain.opened import Reading
-from probekit.explain.results import BASELINES, METHODS, REMOVALS
+from probekit.explain.results import Settings
 from probekit.explain.words import Bound
 from probekit.models.live import model_type
 from probekit.models.look_ups import look_ups
@@ -31,16 +31,6 @@ GAP = 0.01
 
 TOKENS_AT_ONCE = 2048
 """With gradients."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """``remove``: "delete" words, or "mask" them with the token that stands for nothing. ``baseline``: that integrated
-    gradients start at: the text with "mask" or "pad" for its tokens, or with "zero" for their embeddings.
-    """
-
-    remove: str = "delete"
-    baseline: str = "mask"
 
 
 @dataclass(frozen=True)
@@ -151,15 +141,19 @@ def moved(reading: Reading, asked: Asked, method: str, settings: Settings) -> Mo
     return found
 
 
-def check_settings(methods: Sequence[str], settings: Settings) -> None:
-    """Raise SpecError for a name that is not known."""
-    for option, value, known in (
-        *(("--method", method, METHODS) for method in methods),
-        ("--remove", settings.remove, REMOVALS),
-        ("--baseline", settings.baseline, BASELINES),
-    ):
-        if value not in known:
-            raise SpecError(f"{option} {value}", f"one of {', '.join(known)}")
+def possible(reading: Reading, bound: Bound, method: str) -> bool:
+    """Whether the probe and the model have a way for ``method``, found out on a text."""
+    if method == "occlusion":
+        return True
+    if not reading.opened.scorer.smooth:
+        return False
+    try:
+        if method == "lrp":
+            find_rules(reading.backbone, bound.ids)
+        _pass(reading, Asked(bound, (0,)), bound, None, n_rows=1)
+    except SpecError:
+        return False
+    return True
 
 
 # Gradients

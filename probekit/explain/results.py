@@ -27,8 +27,31 @@ ALONGSIDE = ("lrp", "integrated-gradients")
 WORD_COLUMNS = ("target", "answer", "word", "n", "n_texts", "mean_importance", "sd", "method")
 """Of the table of words over a data set."""
 
+TRUST_COLUMNS = (
+    "method",
+    "n_texts",
+    "comprehensiveness",
+    "random_comprehensiveness",
+    "sufficiency",
+    "random_sufficiency",
+    "beyond_random",
+    "lower",
+    "upper",
+)
+"""Of the table of methods over a data set."""
+
 REMOVALS = ("delete", "mask")
 BASELINES = ("mask", "pad", "zero")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``remove``: leave words out by "delete", or "mask" them with the token that stands for nothing. ``baseline``:
+    what integrated gradients start at: the text with "mask" or "pad" for its tokens, or "zero" for their embeddings.
+    """
+
+    remove: str = "delete"
+    baseline: str = "mask"
 
 
 @dataclass(frozen=True)

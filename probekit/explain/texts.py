@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from probekit.errors import SpecError
-from probekit.explain.methods import Asked, Moved, Settings, moved
+from probekit.explain.methods import Asked, Moved, moved
 from probekit.explain.opened import Reading, Scorer
-from probekit.explain.results import Explanation, Importance, Trust
+from probekit.explain.results import Explanation, Importance, Settings, Trust
 from probekit.explain.trust import agreement, answer_of, trusts
 from probekit.explain.words import Bound
 from probekit.tasks.words import OUTSIDE
@@ -60,7 +60,7 @@ def explain_texts(
 
 def _explained(reading: Reading, bound: Bound, question: Question, target: str, tokens: tuple[str, ...]) -> Explanation:
     scorer = reading.opened.scorer
-    at = _word_asked(reading, bound, question) if scorer.place.of_words else None
+    at = _word_asked(reading, bound, question.at) if scorer.place.of_words else None
     scores = reading.scores([bound], at=at or 0)[0]
     predicted = int(np.argmax(scores))
     chosen = answer_index(scorer, question.answer)
@@ -119,14 +119,23 @@ def _predicted(scorer: Scorer, scores: Any) -> Any:
     return scorer.answers[int(np.argmax(scores))]
 
 
-def _word_asked(reading: Reading, bound: Bound, question: Question) -> int:
+def asked_answer(reading: Reading, bound: Bound, answer: Any, at: int | None) -> tuple[Any, int]:
+    """The class or label to explain (None for a number), and of tags the word; what is not given is chosen."""
+    scorer = reading.opened.scorer
+    word = _word_asked(reading, bound, at) if scorer.place.of_words else 0
+    k = answer_index(scorer, answer)
+    if k is None:
+        k = int(np.argmax(reading.scores([bound], at=word)[0]))
+    return (scorer.answers[k] if scorer.answers else None), word
+
+
+def _word_asked(reading: Reading, bound: Bound, at: int | None) -> int:
     """Which word's tag is explained: the one asked for, else the first that is no outside, else the first."""
     scorer = reading.opened.scorer
-    if question.at is not None:
-        if question.at not in bound.read:
-            message = f"a word of the text that was read, from 0 to {len(bound.words) - 1}"
-            raise SpecError(f"--word {question.at}", message)
-        return question.at
+    if at is not None:
+        if at not in bound.read:
+            raise SpecError(f"--word {at}", f"a word of the text that was read, from 0 to {len(bound.words) - 1}")
+        return at
     tags = [scorer.answers[int(np.argmax(reading.scores([bound], at=int(w))[0]))] for w in bound.read]
     found = [int(w) for w, tag in zip(bound.read, tags, strict=True) if tag != OUTSIDE]
     return found[0] if found else int(bound.read[0])

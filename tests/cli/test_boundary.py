@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from probekit.cli import run
-from probekit.cli.boundary import explain
+from probekit.cli.boundary import explain_error
 
 OLD = Path(__file__).parent.parent / "old"
 
@@ -70,6 +70,6 @@ def test_debug_from_the_shell_keeps_the_exit_code(here):
 
 
 def test_a_long_message_and_a_long_command_stay_a_line():
-    line, code = explain(ValueError("x" * 10_000), ["probe", "y" * 10_000], ["probe"])
+    line, code = explain_error(ValueError("x" * 10_000), ["probe", "y" * 10_000], ["probe"])
     assert code == 1
     assert len(line) < 700
