@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,7 +100,7 @@ def attention(
 
 def _check_outputs(plot: Path | None, html: Path | None, *, overwrite: bool) -> None:
     """Raise SpecError before the work for what could not be written after it."""
-    for option, path, kinds in (("--plot", plot, (".png", ".svg", ".pdf")), ("--html", html, (".html", ".htm"))):
+    for option, path, kinds in (("--plot", plot, (".png", ".svg", ".pdf")), ("--html", html, (".html",))):
         if path is not None and path.suffix not in kinds:
             raise SpecError(f"{option} {path}", f"must end in {' or '.join(kinds)}")
         if path is not None:
@@ -119,12 +118,10 @@ def _check_sizes(plan: AttentionPlan, *, html: Path | None, as_json: bool) -> No
 
 
 def _write(result: AttentionResult, plot: Path | None, html: Path | None) -> Sequence[Path]:
-    from probekit.cli.screen import plain
-
     if plot is not None:
         from probekit.report.attention_figure import draw_attention
 
-        draw_attention(replace(result, tokens=tuple(map(plain, result.tokens))), plot)
+        draw_attention(result, plot)
     if html is not None:
         from probekit.report.attention_html import write_attention
 
@@ -133,7 +130,7 @@ def _write(result: AttentionResult, plot: Path | None, html: Path | None) -> Seq
 
 
 def _show(result: AttentionResult, *, as_json: bool) -> None:
-    from probekit.cli.screen import plain, screen, show_json
+    from probekit.cli.screen import screen, show_json
 
     if as_json:
         show_json(result.json())
@@ -141,5 +138,5 @@ def _show(result: AttentionResult, *, as_json: bool) -> None:
     from probekit.report.attention_table import attention_tables
 
     console = screen()
-    for part in attention_tables(replace(result, tokens=tuple(map(plain, result.tokens)))):
+    for part in attention_tables(result):
         console.print(part)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from probekit.explain.attention_result import AttentionResult
 from probekit.output import write_whole
+from probekit.plain import plain
 from probekit.report.figure import UNDATED
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _heading(result: AttentionResult, *, reduced: bool, inches: float) -> list[s
         notes.append("the first token is hidden (grey), the rest of each row sums to 1")
     if reduced:
         notes.append("a pixel is the largest weight of a block of tokens")
-    title = wrap(f"{result.model}: attention", max(30, int(inches * 11)))
+    title = wrap(f"{plain(result.model)}: attention", max(30, int(inches * 11)))
     return [*title, *wrap("; ".join(notes), max(30, int(inches * 14)))]
 
 
@@ -231,6 +232,7 @@ def _largest(weights: NDArray[np.float32], block: int) -> NDArray[np.float32]:
 
 
 def _short(token: str) -> str:
+    token = plain(token)
     return token if len(token) <= LONGEST_LABEL else token[: LONGEST_LABEL - 1] + "…"
 
 

@@ -1,7 +1,8 @@
 """Attention as one HTML file, without network: the reader picks layer and head.
 
 Whatever a text holds is inert in it: jinja2 escapes what stands in the page, and the data are JSON in which ``<``,
-``>`` and ``&`` are escapes. The page makes no markup of them either: tokens become the text of elements, or are drawn.
+``>`` and ``&`` are escapes. The page makes no markup of them either: tokens become the text of elements, or are drawn;
+and characters that would reorder a line are escapes, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from probekit.explain.attention_result import AttentionResult
 from probekit.output import write_whole
+from probekit.plain import plain, plain_lines
 from probekit.spec import Json
 
 MOST_WEIGHTS = 40_000_000
@@ -34,13 +36,15 @@ def attention_page(result: AttentionResult) -> str:
 
     loader = PackageLoader("probekit.report", "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("attention.html").render(result=result, data=_data(result))
+    return environment.get_template("attention.html").render(
+        result=result, text=plain_lines(result.text), data=_data(result)
+    )
 
 
 def _data(result: AttentionResult) -> Json:
     """What the page draws from."""
     return {
-        "tokens": list(result.tokens),
+        "tokens": list(map(plain, result.tokens)),
         "layers": list(result.layers),
         "heads": list(result.heads),
         "steps": STEPS,

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from probekit.explain.attention_result import AttentionResult
+from probekit.plain import plain
 from probekit.report.labels import number
 from probekit.report.layout import ByWidth, Cells, one_table, width_of
 
@@ -34,7 +35,7 @@ class Link:
 def attention_tables(result: AttentionResult) -> Iterator[RenderableType]:
     """What each head does on average, and where there is one head alone or rollout, its strongest links."""
     n, read = len(result.tokens), ", cut" if result.truncated else ""
-    yield Text(f"{result.model}: attention in {n:,} tokens{read}", style="bold")
+    yield Text(f"{plain(result.model)}: attention in {n:,} tokens{read}", style="bold")
     yield ByWidth(partial(_summary, result))
     if len(result.layers) * len(result.heads) == 1:
         title = f"layer {result.layers[0]}, head {result.heads[0]}"
@@ -121,5 +122,5 @@ def _links(result: AttentionResult, weights: NDArray[np.float32], title: str, ve
 
 
 def _token(result: AttentionResult, i: int) -> str:
-    token = result.tokens[i]
+    token = plain(result.tokens[i])
     return token if len(token) <= LONGEST_TOKEN else token[: LONGEST_TOKEN - 1] + "…"
