@@ -19,6 +19,10 @@ MOST_GAP = 0.01
 LEAST_AGREEMENT = 0.3
 """Below it two methods disagree."""
 UNSIGNED = "gradient-norm"
+NO_BASELINE = (
+    "There is no text baseline to hold the layers against: the cache has no texts, or the target is of words or has "
+    "several labels."
+)
 N_NAMED = 8
 """Words that are named in a sentence; of more it says how many."""
 
@@ -208,7 +212,9 @@ def _written(value: float, decimals: int) -> str:
 def layers_title(layers: LayerExplanation) -> str:
     """What is explained at every layer."""
     answer = "" if layers.answer is None else f" = {plain(str(layers.answer))}"
-    return f"{plain(layers.target)}{answer} at {len(layers.layers)} layers, {layers.method}, {layers.probe} probes"
+    n = len(layers.layers)
+    at = f"at {n} layer{'' if n == 1 else 's'}, by {plain(layers.method)}"
+    return f"{plain(layers.target)}{answer} {at}, {plain(layers.probe)} probe{'' if n == 1 else 's'}"
 
 
 def layer_facts(layers: LayerExplanation) -> list[Said]:
@@ -223,7 +229,8 @@ def layer_facts(layers: LayerExplanation) -> list[Said]:
     if len(finite):
         least, most = (int(finite[pick(layers.share[finite])]) for pick in (np.argmin, np.argmax))
         ends = [f"{layers.share[k]:.1%} (layer {layers.layers[k]})" for k in dict.fromkeys((least, most))]
-        of = f"{' to '.join(ends)} of the importance falls on the same words"
+        same = "that word" if len(layers.baseline_words) == 1 else "those words"
+        of = f"{' to '.join(ends)} of the importance falls on {same}"
         said.append(Said(f"{of}; on words at random it would be {layers.chance:.1%}."))
     return said
 

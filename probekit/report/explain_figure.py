@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from textwrap import wrap
@@ -19,6 +22,7 @@ from probekit.output import write_whole
 from probekit.plain import plain
 from probekit.report.explain_facts import (
     answers_of,
+    by_size,
     layer_facts,
     layers_title,
     reading_key,
@@ -35,8 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 DPI = 150
-MOST_TEXTS, MOST_CLASSES = 12, 6
-"""Of more, the first."""
+MOST_TEXTS, MOST_CLASSES, MOST_BARS = 12, 6, 120
+"""Of more texts and classes the first, of more words the most important."""
 FOR, AGAINST, UNREAD = "#1b7837", "#762a83", "0.55"
 COLOURS = "PRGn"
 """Purple: against; green: for. They can be told apart by the colour-blind, too."""
@@ -45,15 +49,17 @@ MARKERS = "o^sDv"
 LONGEST_WORD = 24
 ROW_INCHES, LINE_INCHES = 0.19, 0.2
 LABEL_INCHES, BARS_INCHES, PANEL_GAP_INCHES = 1.9, 2.9, 0.35
-AXIS_INCHES, MARGIN_INCHES = 0.5, 0.2
+PANEL_INCHES = LABEL_INCHES + BARS_INCHES + PANEL_GAP_INCHES
+LEGEND_INCHES = 1.9
+AXIS_INCHES, MARGIN_INCHES = 0.55, 0.2
 CHARACTERS = 13
 """As many of a heading fit into an inch."""
 SMALL = 8.0
 WORDS_PER_BAND, MOST_BANDS = 60, 20
 """A heat map of more words goes on below."""
 CELL_INCHES = 0.2
-TOP_INCHES = 1.75
-SHARE_INCHES = 1.6
+LETTER_INCHES = 0.085
+NAME_INCHES, SHARE_INCHES, SCALE_INCHES, BELOW_INCHES = 1.35, 2.2, 1.0, 0.75
 
 
 def draw_explanations(explanations: Sequence[Explanation], path: Path) -> None:
@@ -110,6 +116,20 @@ class _Page:
         place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(place)
 
+    def legend(self, left: float, top: float, entries: Mapping[str, Any], beside: int) -> None:
+        """What each of ``entries`` looks like."""
+        self.figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="upper left",
+            bbox_to_anchor=(left / self.width, 1 - top / self.height),
+            ncols=beside,
+            fontsize=SMALL,
+            frameon=False,
+            borderpad=0.0,
+            borderaxespad=0.0,
+        )
+
     def lines(self, left: float, top: float, lines: Sequence[str], **style: Any) -> None:
         """Text, a line below the other."""
         for i, line in enumerate(lines):
@@ -117,51 +137,73 @@ class _Page:
             self.figure.text(left / self.width, y, line, va="top", parse_math=False, **style)
 
 
+@dataclass(frozen=True)
+class _Panel:
+    """A title over ``n`` rows that ``draw`` draws."""
+
+    title: str
+    n: int
+    draw: Callable[[Axes], None]
+
+
 def _explanations(explanations: Sequence[Explanation]) -> Figure:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     drawn = explanations[:MOST_TEXTS]
-    columns = min(len(drawn), 2 if max(len(one.words) for one in drawn) > WORDS_PER_BAND // 2 else 3)
-    panel = LABEL_INCHES + BARS_INCHES + PANEL_GAP_INCHES
-    width = max(columns * panel + 2 * MARGIN_INCHES, 6.0)
-    room = panel - PANEL_GAP_INCHES
-    titles = [_wrapped(title(one, named=len(explanations) > 1), room) for one in drawn]
-    rows = [range(i, min(i + columns, len(drawn))) for i in range(0, len(drawn), columns)]
-    heads = [max(len(titles[i]) for i in row) * LINE_INCHES + 0.05 for row in rows]
-    bodies = [max(len(drawn[i].words) for i in row) * ROW_INCHES + 0.1 for row in rows]
+    shown = [_most_important(one) for one in drawn]
+    columns = min(len(drawn), 2 if max(map(len, shown)) > WORDS_PER_BAND // 2 else 3)
+    width = max(columns * PANEL_INCHES + 2 * MARGIN_INCHES, 6.5)
     methods = [one.method for one in drawn[0].importances]
-    notes = _wrapped(reading_key(drawn[0]), width - 2 * MARGIN_INCHES)
+    notes = [reading_key(drawn[0])]
+    if len(methods) > 1:
+        notes[0] += " Markers are scaled: each method's largest is as long as the longest bar."
     if len(drawn) < len(explanations):
         notes.append(f"The first {len(drawn)} of {len(explanations):,} texts; the others are left out.")
-    legend_rows = ceil((2 + len(methods)) / (2 * columns))
-    top = MARGIN_INCHES + LINE_INCHES * (len(notes) + legend_rows) + 0.15
-    page = _Page(width, top + sum(heads) + sum(bodies) + len(rows) * AXIS_INCHES)
-    page.lines(MARGIN_INCHES, MARGIN_INCHES / 2, notes, fontsize=SMALL + 1)
+    panels = []
+    for one, words in zip(drawn, shown, strict=True):
+        of = f"; the {len(words)} most important of {len(one.words):,} words" if len(words) < len(one.words) else ""
+        named = title(one, named=len(explanations) > 1) + of
+        panels.append(_Panel(named, len(words), partial(_bars, explanation=one, shown=words)))
     entries: dict[str, Any] = {f"{methods[0]}: for it": Patch(color=FOR), "against it": Patch(color=AGAINST)}
     for k, method in enumerate(methods[1:]):
-        entries[f"{method} (scaled)"] = Line2D([], [], **_marker(k))
-    page.figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="upper left",
-        bbox_to_anchor=(
-            (MARGIN_INCHES - 0.1) / width,
-            1 - (MARGIN_INCHES / 2 + LINE_INCHES * len(notes)) / page.height,
-        ),
-        ncols=2 * columns,
-        fontsize=SMALL,
-        frameon=False,
-        borderaxespad=0.0,
-    )
-    for row, head, body in zip(rows, heads, bodies, strict=True):
-        for k, i in enumerate(row):
-            left = MARGIN_INCHES + k * panel
-            page.lines(left, top, titles[i], fontsize=SMALL + 1, fontweight="bold")
-            height = len(drawn[i].words) * ROW_INCHES + 0.1
-            _bars(page.axes(left + LABEL_INCHES, top + head, BARS_INCHES, height), drawn[i])
-        top += head + body + AXIS_INCHES
+        entries[method] = Line2D([], [], **_marker(k))
+    return _panels(panels, columns, width, notes, entries)
+
+
+def _most_important(explanation: Explanation) -> list[int]:
+    """Words that are drawn, in reading order: all, or where they are very many, the most important."""
+    n = len(explanation.words)
+    return list(range(n)) if n <= MOST_BARS else sorted(by_size(explanation.first.words)[:MOST_BARS])
+
+
+def _panels(
+    panels: Sequence[_Panel], columns: int, width: float, notes: Sequence[str], entries: Mapping[str, Any]
+) -> Figure:
+    """Notes, a legend of ``entries``, and the panels, each in the column that is shortest so far."""
+    lines = [line for note in notes for line in _wrapped(note, width - 2 * MARGIN_INCHES)]
+    titles = [_wrapped(panel.title, PANEL_INCHES - PANEL_GAP_INCHES) for panel in panels]
+    beside = max(1, int(width / LEGEND_INCHES))
+    start = MARGIN_INCHES + LINE_INCHES * (len(lines) + ceil(len(entries) / beside))
+    below, places = [start] * columns, []
+    for panel, of_title in zip(panels, titles, strict=True):
+        column = int(np.argmin(below))
+        places.append((MARGIN_INCHES + column * PANEL_INCHES, below[column]))
+        below[column] += LINE_INCHES * len(of_title) + _height(panel.n) + AXIS_INCHES
+    page = _Page(width, max(below))
+    page.lines(MARGIN_INCHES, MARGIN_INCHES / 2, lines, fontsize=SMALL + 1)
+    if entries:
+        page.legend(MARGIN_INCHES, MARGIN_INCHES / 2 + LINE_INCHES * len(lines), entries, beside)
+    for panel, of_title, (left, top) in zip(panels, titles, places, strict=True):
+        page.lines(left, top, of_title, fontsize=SMALL + 1, fontweight="bold")
+        if panel.n:
+            body = top + LINE_INCHES * len(of_title)
+            panel.draw(page.axes(left + LABEL_INCHES, body, BARS_INCHES, _height(panel.n)))
     return page.figure
+
+
+def _height(n: int) -> float:
+    return n * ROW_INCHES + 0.1
 
 
 def _marker(k: int) -> Json:
@@ -171,24 +213,24 @@ def _marker(k: int) -> Json:
     }
 
 
-def _bars(axes: Axes, explanation: Explanation) -> None:
-    n = len(explanation.words)
-    first = explanation.first.words
+def _bars(axes: Axes, explanation: Explanation, shown: Sequence[int]) -> None:
+    n = len(shown)
+    first = explanation.first.words[shown]
     places = np.arange(n)
     read = np.isfinite(first)
     colours = [FOR if value > 0 else AGAINST for value in first]
     axes.barh(places[read], first[read], color=[colours[i] for i in places[read]], height=0.72)
     longest = float(np.abs(first[read]).max(initial=0.0))
     for k, other in enumerate(explanation.importances[1:]):
-        axes.plot(shares(other.words)[read] * (longest or 1.0), places[read], **_marker(k))
-    labels = [_short(explanation.word(i)) for i in range(n)]
+        axes.plot(shares(other.words)[shown][read] * (longest or 1.0), places[read], **_marker(k))
+    labels = [_short(explanation.word(i)) for i in shown]
     axes.set_yticks(places, labels, fontsize=SMALL)
     _no_formulas(axes)
     for i, label in enumerate(axes.get_yticklabels()):
         if not read[i]:
             label.set_color(UNREAD)
             axes.annotate(" not read", (0, i), va="center", fontsize=SMALL - 1, color=UNREAD)
-        if i == explanation.of_word:
+        if shown[i] == explanation.of_word:
             label.set_fontweight("bold")
     axes.set_ylim(n - 0.5, -0.5)
     _zero_line(axes, longest, both=bool((first[read] < 0).any()) or len(explanation.importances) > 1)
@@ -229,70 +271,83 @@ def _no_formulas(axes: Axes) -> None:
 
 
 def _layers(layers: LayerExplanation) -> Figure:
-    from matplotlib import colormaps
-
-    n_words, n_layers = len(layers.words), len(layers.layers)
-    drawn = min(n_words, WORDS_PER_BAND * MOST_BANDS)
+    drawn = min(len(layers.words), WORDS_PER_BAND * MOST_BANDS)
     n_bands = ceil(drawn / WORDS_PER_BAND)
-    band = ceil(drawn / n_bands)
-    by_words = layers.baseline is not None
-    wide, high = max(band * CELL_INCHES, 1.5), n_layers * CELL_INCHES
-    below = 2.2 * CELL_INCHES if by_words else 0.0
-    left = 1.35
-    width = max(left + wide + 0.2 + (SHARE_INCHES + 0.35 if by_words else 0.0) + 1.0, 6.5)
-    heading = _wrapped(layers_title(layers), width - 0.4)
-    notes = [line for said in layer_facts(layers) for line in _wrapped(said.text, width - 0.4)]
-    if by_words:
-        notes += _wrapped(
-            "The row below is of the text baseline, whose colours have a scale of their own.", width - 0.4
-        )
-    if drawn < n_words:
-        notes += [f"The first {drawn:,} of {n_words:,} words; the others are left out."]
-    step = TOP_INCHES + high + below + 0.6
-    top = 0.15 + LINE_INCHES * (len(heading) + len(notes))
-    page = _Page(width, top + n_bands * step)
-    page.lines(0.2, 0.1, heading, fontsize=SMALL + 2, fontweight="bold")
-    page.lines(0.2, 0.1 + LINE_INCHES * len(heading), notes, fontsize=SMALL + 1)
-    colours = colormaps[COLOURS].with_extremes(bad=NOTHING)
-    finite = np.nan_to_num(layers.importance)
-    most = float(np.abs(finite).max(initial=0.0)) or 1.0
-    for b in range(n_bands):
-        words = slice(b * band, min((b + 1) * band, drawn))
-        n = words.stop - words.start
-        y = top + b * step + TOP_INCHES
-        axes = page.axes(left, y, n * CELL_INCHES, high)
-        image = axes.imshow(
-            layers.importance[:, words], cmap=colours, vmin=-most, vmax=most, aspect="auto", interpolation="none"
-        )
-        labels = [_short(layers.word(i)) for i in range(words.start, words.stop)]
-        axes.xaxis.tick_top()
-        axes.set_xticks(range(n), labels, rotation=90, fontsize=SMALL)
-        axes.set_yticks(range(n_layers), [f"layer {layer}" for layer in layers.layers], fontsize=SMALL)
-        axes.tick_params(length=2, pad=2)
-        _no_formulas(axes)
-        if layers.baseline is not None:
-            _baseline_row(
-                page.axes(left, y + high + 0.6 * CELL_INCHES, n * CELL_INCHES, CELL_INCHES), layers, words, colours
-            )
-            if b == 0:
-                _share_bars(page.axes(left + wide + 0.25, y, SHARE_INCHES, high), layers)
-        if b == 0:
-            bar = page.axes(width - 0.85, y, 0.14, min(max(high, 1.2), 3.0))
-            page.figure.colorbar(image, cax=bar).ax.tick_params(labelsize=SMALL - 1)
-            bar.set_title("importance", fontsize=SMALL - 1, loc="left")
+    edges = [round(k * drawn / n_bands) for k in range(n_bands + 1)]
+    bands = [range(a, b) for a, b in pairwise(edges)]
+    wide = max(1.5, max(map(len, bands)) * CELL_INCHES)
+    width = max(NAME_INCHES + wide + SHARE_INCHES + SCALE_INCHES, 6.5)
+    lines = _wrapped(layers_title(layers), width - 2 * MARGIN_INCHES)
+    notes = [said.text for said in layer_facts(layers)]
+    if layers.baseline is not None:
+        notes.append("The colours of the text baseline's row below have a scale of their own.")
+    if drawn < len(layers.words):
+        notes.append(f"The first {drawn:,} of {len(layers.words):,} words; the others are left out.")
+    wrapped = [line for note in notes for line in _wrapped(note, width - 2 * MARGIN_INCHES)]
+    tops = [MARGIN_INCHES + LINE_INCHES * (len(lines) + len(wrapped))]
+    high = len(layers.layers) * CELL_INCHES
+    for words in bands:
+        tops.append(tops[-1] + _over(layers, words) + max(high + BELOW_INCHES, 1.5))
+    page = _Page(width, tops[-1])
+    page.lines(MARGIN_INCHES, MARGIN_INCHES / 2, lines, fontsize=SMALL + 2, fontweight="bold")
+    page.lines(MARGIN_INCHES, MARGIN_INCHES / 2 + LINE_INCHES * len(lines), wrapped, fontsize=SMALL + 1)
+    for words, top in zip(bands, tops, strict=False):
+        _band(page, layers, words, top + _over(layers, words))
+    first = tops[0] + _over(layers, bands[0])
+    if layers.baseline is not None:
+        _share_bars(page.axes(NAME_INCHES + wide + 0.25, first, SHARE_INCHES - 0.6, high), layers)
+    _scale(page, first, min(max(high, 1.2), 3.0), _largest(layers.importance))
     return page.figure
 
 
-def _baseline_row(axes: Axes, layers: LayerExplanation, words: slice, colours: Any) -> None:
+def _over(layers: LayerExplanation, words: range) -> float:
+    """What the longest of ``words`` takes, upright; the first ones stand beside another heading."""
+    longest = max(len(_short(layers.word(i))) for i in words)
+    return max(0.15 + LETTER_INCHES * longest, 0.7 if words.start == 0 else 0.3)
+
+
+def _largest(importance: NDArray[np.float64]) -> float:
+    return float(np.abs(np.nan_to_num(importance)).max(initial=0.0)) or 1.0
+
+
+def _heat(axes: Axes, importance: NDArray[np.float64], most: float) -> None:
+    from matplotlib import colormaps
+
+    colours = colormaps[COLOURS].with_extremes(bad=NOTHING)
+    axes.imshow(importance, cmap=colours, vmin=-most, vmax=most, aspect="auto", interpolation="none")
+    axes.tick_params(length=2, pad=2)
+
+
+def _band(page: _Page, layers: LayerExplanation, words: range, top: float) -> None:
+    n, high = len(words), len(layers.layers) * CELL_INCHES
+    axes = page.axes(NAME_INCHES, top, n * CELL_INCHES, high)
+    _heat(axes, layers.importance[:, words.start : words.stop], _largest(layers.importance))
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(n), [_short(layers.word(i)) for i in words], rotation=90, fontsize=SMALL)
+    axes.set_yticks(range(len(layers.layers)), [f"layer {layer}" for layer in layers.layers], fontsize=SMALL)
+    _no_formulas(axes)
+    if layers.baseline is not None:
+        below = page.axes(NAME_INCHES, top + high + 0.6 * CELL_INCHES, n * CELL_INCHES, CELL_INCHES)
+        _baseline_row(below, layers, layers.baseline, words)
+
+
+def _scale(page: _Page, top: float, high: float, most: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    axes = page.axes(page.width - SCALE_INCHES + 0.15, top, 0.14, high)
+    bar = page.figure.colorbar(ScalarMappable(Normalize(-most, most), COLOURS), cax=axes)
+    bar.ax.tick_params(labelsize=SMALL - 1)
+    axes.set_title("importance", fontsize=SMALL - 1, loc="left")
+
+
+def _baseline_row(axes: Axes, layers: LayerExplanation, baseline: NDArray[np.float64], words: range) -> None:
     """The text baseline's words; those that its answer hangs on most have a ring."""
-    baseline: NDArray[np.float64] = np.asarray(layers.baseline)
-    most = float(np.abs(np.nan_to_num(baseline)).max(initial=0.0)) or 1.0
-    axes.imshow(baseline[None, words], cmap=colours, vmin=-most, vmax=most, aspect="auto", interpolation="none")
-    rings = [i - words.start for i in layers.baseline_words if words.start <= i < words.stop]
-    axes.plot(rings, [0] * len(rings), "o", color="black", markerfacecolor="none", markersize=6)
+    _heat(axes, baseline[None, words.start : words.stop], _largest(baseline))
+    rings = [i - words.start for i in layers.baseline_words if i in words]
+    axes.plot(rings, [0] * len(rings), "o", color="black", markerfacecolor="white", markersize=6)
     axes.set_xticks([])
     axes.set_yticks([0], ["words alone"], fontsize=SMALL)
-    axes.tick_params(length=2, pad=2)
 
 
 def _share_bars(axes: Axes, layers: LayerExplanation) -> None:
@@ -308,7 +363,7 @@ def _share_bars(axes: Axes, layers: LayerExplanation) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xticks([0, 0.5, 1])
     axes.tick_params(axis="x", labelsize=SMALL - 1)
-    axes.set_title("share on the ringed words\n(dashes: at random)", fontsize=SMALL - 1, loc="left")
+    axes.set_title("share on the words\nwith a ring\n(dashes: chance)", fontsize=SMALL - 1, loc="left")
 
 
 # A data set
@@ -317,39 +372,19 @@ def _share_bars(axes: Axes, layers: LayerExplanation) -> None:
 def _words(table: pd.DataFrame, answers: Sequence[Any], n: int, least: int) -> Figure:
     drawn = list(answers[:MOST_CLASSES])
     target = plain(str(table["target"].iloc[0])) if len(table) else ""
-    found = [top_words(table, answer, n=n, least=least) for answer in drawn]
-    sides = [[*positive, *reversed(negative)] for positive, negative in found]
-    columns = max(1, min(3, len(drawn)))
-    panel = LABEL_INCHES + BARS_INCHES + PANEL_GAP_INCHES
-    width = columns * panel + 2 * MARGIN_INCHES
-    titles = [
-        _wrapped(target if answer is None else f"{target} = {plain(str(answer))}", panel - PANEL_GAP_INCHES)
-        for answer in drawn
-    ]
     method = plain(str(table["method"].iloc[0])) if len(table) else ""
-    notes = _wrapped(
-        f"Mean importance by {method} of words that occur at least {least} times; in brackets: how often.",
-        width - 2 * MARGIN_INCHES,
-    )
+    panels = []
+    for answer in drawn:
+        positive, negative = top_words(table, answer, n=n, least=least)
+        rows = [*positive, *reversed(negative)]
+        name = target if answer is None else f"{target} = {plain(str(answer))}"
+        nothing = "" if rows else f": no word that occurs {least} times or more"
+        panels.append(_Panel(name + nothing, len(rows), partial(_word_bars, rows=rows)))
+    notes = [f"Mean importance by {method} of words that occur at least {least} times; in brackets how often."]
     if len(drawn) < len(answers):
         notes.append(f"The first {len(drawn)} of {len(answers):,} answers; the others are left out.")
-    rows = [range(i, min(i + columns, len(drawn))) for i in range(0, len(drawn), columns)]
-    heads = [max(len(titles[i]) for i in row) * LINE_INCHES + 0.05 for row in rows]
-    bodies = [max(1, *(len(sides[i]) for i in row)) * ROW_INCHES + 0.1 for row in rows]
-    top = MARGIN_INCHES + LINE_INCHES * len(notes)
-    page = _Page(width, top + sum(heads) + sum(bodies) + len(rows) * AXIS_INCHES + 0.1)
-    page.lines(MARGIN_INCHES, MARGIN_INCHES / 2, notes, fontsize=SMALL + 1)
-    for row, head, body in zip(rows, heads, bodies, strict=True):
-        for k, i in enumerate(row):
-            left = MARGIN_INCHES + k * panel
-            page.lines(left, top, titles[i], fontsize=SMALL + 1, fontweight="bold")
-            if sides[i]:
-                height = len(sides[i]) * ROW_INCHES + 0.1
-                _word_bars(page.axes(left + LABEL_INCHES, top + head, BARS_INCHES, height), sides[i])
-            else:
-                page.lines(left, top + head, [f"no word occurs {least} times"], fontsize=SMALL)
-        top += head + body + AXIS_INCHES
-    return page.figure
+    columns = max(1, min(3, len(drawn)))
+    return _panels(panels, columns, max(columns * PANEL_INCHES + 2 * MARGIN_INCHES, 6.5), notes, {})
 
 
 def _word_bars(axes: Axes, rows: Sequence[Json]) -> None:
