@@ -29,7 +29,19 @@ NONE = {"fnet", "mamba", "mamba2"}
 SINKS = {"gpt-oss"}
 TOGETHER = {"deberta-v2", "mpnet"}
 """Their attention does not go through transformers' interface."""
-QUICK = {*"bert albert deberta-v2 gpt2 llama mistral gemma2 gpt-oss qwen3-next t5 bart-decoder".split()}
+QUICK = {
+    "bert",
+    "albert",
+    "deberta-v2",
+    "gpt2",
+    "llama",
+    "mistral",
+    "gemma2",
+    "gpt-oss",
+    "qwen3-next",
+    "t5",
+    "bart-decoder",
+}
 WITH_ATTENTION = [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in FAMILIES if name not in NONE
 ]
