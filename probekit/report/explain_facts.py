@@ -41,7 +41,7 @@ def title(explanation: Explanation, *, named: bool = False) -> str:
     parts.append(plain(explanation.target))
     if explanation.of_word is not None:
         word = plain(explanation.word(explanation.of_word))
-        parts.append(f"of “{word}” (word {explanation.of_word})")
+        parts.append(f'of "{word}" (word {explanation.of_word})')
     if explanation.probability is None:
         return " ".join(parts) + f" = {number(explanation.value)}"
     answer = f" = {plain(str(explanation.answer))}, probability {number(explanation.probability)}"
@@ -142,7 +142,7 @@ def _agreement(first: str, other: str, value: float) -> Said:
 
 def _sums(one: Importance) -> list[Said]:
     said: list[Said] = []
-    if math.isfinite(one.apart):
+    if math.isfinite(one.apart) and one.apart != 0:
         words = number(float(np.nansum(one.words)))
         said.append(
             Said(f"By {one.method}: {words} falls on words, {number(one.apart)} on special tokens and the prompt.")
@@ -162,11 +162,20 @@ def named(words: Iterable[str]) -> str:
     """Words for a sentence, the first few of them.
 
     >>> named("abcdefghij")
-    '“a”, “b”, “c”, “d”, “e”, “f”, “g”, “h” and 2 more'
+    '"a", "b", "c", "d", "e", "f", "g", "h" and 2 more'
     """
-    shown = [f"“{plain(word)}”" for word in words]
+    shown = [f'"{plain(word)}"' for word in words]
     rest = len(shown) - N_NAMED
     return ", ".join(shown[:N_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def times(n: int) -> str:
+    """How often.
+
+    >>> times(1), times(3)
+    ('once', '3 times')
+    """
+    return "once" if n == 1 else f"{n} times"
 
 
 def top_of(importance: NDArray[np.float64], n: int) -> list[int]:
@@ -220,9 +229,7 @@ def layers_title(layers: LayerExplanation) -> str:
 def layer_facts(layers: LayerExplanation) -> list[Said]:
     """What stands out, in sentences."""
     if layers.baseline is None:
-        return [
-            Said("Without a text baseline to hold the layers against: the cache has no texts, or the target no such.")
-        ]
+        return [Said(NO_BASELINE)]
     names = named(layers.word(i) for i in layers.baseline_words)
     said = [Said(f"The answer of the text baseline (words alone) hangs most on {names}.")]
     finite = np.flatnonzero(np.isfinite(layers.share))

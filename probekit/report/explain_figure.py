@@ -10,7 +10,6 @@ from functools import partial
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from probekit.report.explain_facts import (
     layers_title,
     reading_key,
     shares,
+    times,
     title,
 )
 from probekit.report.figure import UNDATED
@@ -52,13 +52,10 @@ LABEL_INCHES, BARS_INCHES, PANEL_GAP_INCHES = 1.9, 2.9, 0.35
 PANEL_INCHES = LABEL_INCHES + BARS_INCHES + PANEL_GAP_INCHES
 LEGEND_INCHES = 1.9
 AXIS_INCHES, MARGIN_INCHES = 0.55, 0.2
-CHARACTERS = 13
-"""As many of a heading fit into an inch."""
 SMALL = 8.0
 WORDS_PER_BAND, MOST_BANDS = 60, 20
 """A heat map of more words goes on below."""
 CELL_INCHES = 0.2
-LETTER_INCHES = 0.085
 NAME_INCHES, SHARE_INCHES, SCALE_INCHES, BELOW_INCHES = 1.35, 2.2, 1.0, 0.75
 
 
@@ -182,7 +179,7 @@ def _panels(
 ) -> Figure:
     """Notes, a legend of ``entries``, and the panels, each in the column that is shortest so far."""
     lines = [line for note in notes for line in _wrapped(note, width - 2 * MARGIN_INCHES)]
-    titles = [_wrapped(panel.title, PANEL_INCHES - PANEL_GAP_INCHES) for panel in panels]
+    titles = [_wrapped(panel.title, PANEL_INCHES - PANEL_GAP_INCHES, weight="bold") for panel in panels]
     beside = max(1, int(width / LEGEND_INCHES))
     start = MARGIN_INCHES + LINE_INCHES * (len(lines) + ceil(len(entries) / beside))
     below, places = [start] * columns, []
@@ -251,13 +248,41 @@ def _zero_line(axes: Axes, longest: float, *, both: bool) -> None:
         axes.spines[edge].set_visible(False)
 
 
-def _short(word: str) -> str:
+def _short(word: str, room: float = LABEL_INCHES - 0.1) -> str:
+    """The word, or as much of it as fits into ``room`` inches."""
     word = plain(word)
-    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
+    if len(word) <= LONGEST_WORD and _inches(word, SMALL) <= room:
+        return word
+    kept = word[: LONGEST_WORD - 1]
+    while len(kept) > 1 and _inches(f"{kept}…", SMALL) > room:
+        kept = kept[:-1]
+    return f"{kept}…"
 
 
-def _wrapped(text: str, inches: float) -> list[str]:
-    return wrap(text, max(20, int(inches * CHARACTERS)), break_on_hyphens=False) or [""]
+def _wrapped(text: str, room: float, *, size: float = SMALL + 1, weight: str = "normal") -> list[str]:
+    """Lines that fit into ``room`` inches; a word that does not fit into one goes on in the next."""
+    lines, line = [], ""
+    for word in text.split():
+        grown = f"{line} {word}" if line else word
+        if line and _inches(grown, size, weight) > room:
+            lines.append(line)
+            grown = word
+        while len(grown) > 1 and _inches(grown, size, weight) > room:
+            n = next(k for k in range(len(grown) - 1, 0, -1) if k == 1 or _inches(grown[:k], size, weight) <= room)
+            lines.append(grown[:n])
+            grown = grown[n:]
+        line = grown
+    return [*lines, line]
+
+
+def _inches(text: str, size: float, weight: str = "normal") -> float:
+    """How wide ``text`` is when it is drawn."""
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.font_manager import FontProperties
+
+    font = FontProperties(size=size, weight=weight)
+    ruler: Any = RendererAgg  # (which has no types)
+    return float(ruler(8, 8, DPI).get_text_width_height_descent(text, font, False)[0]) / DPI
 
 
 def _no_formulas(axes: Axes) -> None:
@@ -277,7 +302,7 @@ def _layers(layers: LayerExplanation) -> Figure:
     bands = [range(a, b) for a, b in pairwise(edges)]
     wide = max(1.5, max(map(len, bands)) * CELL_INCHES)
     width = max(NAME_INCHES + wide + SHARE_INCHES + SCALE_INCHES, 6.5)
-    lines = _wrapped(layers_title(layers), width - 2 * MARGIN_INCHES)
+    lines = _wrapped(layers_title(layers), width - 2 * MARGIN_INCHES, size=SMALL + 2, weight="bold")
     notes = [said.text for said in layer_facts(layers)]
     if layers.baseline is not None:
         notes.append("The colours of the text baseline's row below have a scale of their own.")
@@ -302,8 +327,8 @@ def _layers(layers: LayerExplanation) -> Figure:
 
 def _over(layers: LayerExplanation, words: range) -> float:
     """What the longest of ``words`` takes, upright; the first ones stand beside another heading."""
-    longest = max(len(_short(layers.word(i))) for i in words)
-    return max(0.15 + LETTER_INCHES * longest, 0.7 if words.start == 0 else 0.3)
+    longest = max(_inches(_short(layers.word(i)), SMALL) for i in words)
+    return max(0.15 + longest, 0.7 if words.start == 0 else 0.3)
 
 
 def _largest(importance: NDArray[np.float64]) -> float:
@@ -378,9 +403,9 @@ def _words(table: pd.DataFrame, answers: Sequence[Any], n: int, least: int) -> F
         positive, negative = top_words(table, answer, n=n, least=least)
         rows = [*positive, *reversed(negative)]
         name = target if answer is None else f"{target} = {plain(str(answer))}"
-        nothing = "" if rows else f": no word that occurs {least} times or more"
+        nothing = "" if rows else f": no word that occurs {times(least)} or more"
         panels.append(_Panel(name + nothing, len(rows), partial(_word_bars, rows=rows)))
-    notes = [f"Mean importance by {method} of words that occur at least {least} times; in brackets how often."]
+    notes = [f"Mean importance by {method} of words that occur at least {times(least)}; in brackets how often."]
     if len(drawn) < len(answers):
         notes.append(f"The first {len(drawn)} of {len(answers):,} answers; the others are left out.")
     columns = max(1, min(3, len(drawn)))
@@ -390,7 +415,9 @@ def _words(table: pd.DataFrame, answers: Sequence[Any], n: int, least: int) -> F
 def _word_bars(axes: Axes, rows: Sequence[Json]) -> None:
     values = [float(row["mean_importance"]) for row in rows]
     axes.barh(range(len(rows)), values, color=[FOR if value > 0 else AGAINST for value in values], height=0.72)
-    labels = [f"{_short(str(row['word']))} ({row['n']:,})" for row in rows]
+    often = [f" ({row['n']:,})" for row in rows]
+    rooms = [LABEL_INCHES - 0.1 - _inches(n, SMALL) for n in often]
+    labels = [_short(str(row["word"]), room) + n for row, room, n in zip(rows, rooms, often, strict=True)]
     axes.set_yticks(range(len(rows)), labels, fontsize=SMALL)
     _no_formulas(axes)
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -24,6 +24,7 @@ from probekit.report.explain_facts import (
     reading_key,
     score_heading,
     shares,
+    times,
     title,
     value_heading,
     written,
@@ -174,7 +175,7 @@ def _lists(table: pd.DataFrame, n: int, least: int) -> Json:
     target = plain(str(table["target"].iloc[0])) if len(table) else ""
     return {
         "method": plain(str(table["method"].iloc[0])) if len(table) else "",
-        "least": least,
+        "least": times(least),
         "answers": [_list(table, answer, target, n, least) for answer in answers_of(table)],
     }
 

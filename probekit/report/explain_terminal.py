@@ -26,6 +26,7 @@ from probekit.report.explain_facts import (
     reading_key,
     score_heading,
     shares,
+    times,
     title,
     value_heading,
     written,
@@ -48,7 +49,7 @@ FOR, AGAINST = "green", "magenta"
 STRENGTHS = (0.1, 1 / 3, 2 / 3)
 """Of the largest importance: from here on a word is shaded a little, more, and most."""
 STYLES = ("", "{}", "bold {}", "bold reverse {}")
-MARKS = ("·", "+", "++", "+++"), ("·", "-", "--", "---")
+MARKS = (".", "+", "++", "+++"), (".", "-", "--", "---")
 """For cells that have no room for numbers."""
 
 
@@ -140,7 +141,7 @@ def _picked(values: Sequence[str], shown: Iterable[int]) -> list[str]:
 
 def _word(word: str, importance: float, among: NDArray[np.float64]) -> Text:
     most = float(np.nanmax(np.abs(among)))
-    return Text(plain(word), style=_style(importance / most if most > 0 else 0.0))
+    return Text().append(plain(word), style=_style(importance / most if most > 0 else 0.0) or None)
 
 
 # Layers
@@ -207,7 +208,7 @@ def _layer_rows(layers: LayerExplanation, width: int) -> Iterator[RenderableType
 
 def _strongest(layers: LayerExplanation, k: int) -> str:
     said = written(layers.importance[k])
-    return ", ".join(f"“{plain(layers.word(i))}” {said[i]}" for i in by_size(layers.importance[k])[:3])
+    return ", ".join(f'"{plain(layers.word(i))}" {said[i]}' for i in by_size(layers.importance[k])[:3])
 
 
 # A data set
@@ -219,7 +220,7 @@ def _word_list(table: pd.DataFrame, answer: Any, n: int, least: int, width: int)
     name = target if answer is None else f"{target} = {plain(str(answer))}"
     yield Text(name, style="bold")
     if not positive and not negative:
-        yield Text(f"No word that occurs {least} times or more speaks for it or against it.")
+        yield Text(f"No word that occurs {times(least)} or more speaks for it or against it.")
         return
     sides = [
         _side("raise it" if answer is None else "speak for it", positive, FOR),
@@ -234,7 +235,7 @@ def _word_list(table: pd.DataFrame, answer: Any, n: int, least: int, width: int)
             if rows:
                 yield one_table(_level(side, len(rows)))
     method = plain(str(table["method"].iloc[0]))
-    yield Text(f"mean importance by {method}, and how often the word occurs (at least {least} times)", style="dim")
+    yield Text(f"mean importance by {method}, and how often the word occurs (at least {times(least)})", style="dim")
 
 
 def _side(heading: str, rows: Sequence[Json], style: str) -> list[Cells]:
