@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -253,10 +254,8 @@ def _short(word: str, room: float = LABEL_INCHES - 0.1) -> str:
     word = plain(word)
     if len(word) <= LONGEST_WORD and _inches(word, SMALL) <= room:
         return word
-    kept = word[: LONGEST_WORD - 1]
-    while len(kept) > 1 and _inches(f"{kept}…", SMALL) > room:
-        kept = kept[:-1]
-    return f"{kept}…"
+    word = word[: LONGEST_WORD - 1]
+    return f"{word[: _fitting(word, lambda kept: _inches(f'{kept}…', SMALL) <= room)]}…"
 
 
 def _wrapped(text: str, room: float, *, size: float = SMALL + 1, weight: str = "normal") -> list[str]:
@@ -268,13 +267,19 @@ def _wrapped(text: str, room: float, *, size: float = SMALL + 1, weight: str = "
             lines.append(line)
             grown = word
         while len(grown) > 1 and _inches(grown, size, weight) > room:
-            n = next(k for k in range(len(grown) - 1, 0, -1) if k == 1 or _inches(grown[:k], size, weight) <= room)
+            n = _fitting(grown, lambda kept: _inches(kept, size, weight) <= room)
             lines.append(grown[:n])
             grown = grown[n:]
         line = grown
     return [*lines, line]
 
 
+def _fitting(text: str, fits: Callable[[str], bool]) -> int:
+    """How many characters of ``text`` fit, one at least."""
+    return max(1, bisect_left(range(1, len(text) + 1), True, key=lambda n: not fits(text[:n])))
+
+
+@lru_cache(4096)
 def _inches(text: str, size: float, weight: str = "normal") -> float:
     """How wide ``text`` is when it is drawn."""
     from matplotlib.backends.backend_agg import RendererAgg
