@@ -130,6 +130,12 @@ def test_small_maps_stand_at_their_layer_and_head(n):
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
 
 
+def test_labels_are_plain():
+    figure, _ = drawn(made_up(3, (1,), (0,), tokens=["\x1b[31m", "\u202eabc", "$x"]))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["\\u001b[31m", "\\u202eabc", "$x"]
+
+
 def test_small_maps_of_a_long_text_show_the_largest_weights():
     result = made_up(1000, (1, 2), (0, 1, 2))
     result.weights[:] = 0.001
