@@ -176,7 +176,7 @@ def _gradient(
     """One pass forward and, for each answer, one backward; ``per_token(slope, embedded)``: both (..., n, d)."""
     with rules:
         scores, leaves = _pass(reading, asked, asked.bound, None, n_rows=1)
-        slopes = [_slopes(scores[0, answer], leaves, last=answer == asked.answers[-1]) for answer in asked.answers]
+        slopes = _slopes(reading, asked, scores[0].__getitem__, leaves)
     embedded = [leaf.detach()[0] for leaf in leaves]
     found = [per_token(torch.stack([of_answer[k][0] for of_answer in slopes]), embedded[k]) for k in range(len(leaves))]
     return _moved(asked.bound, _by_token(asked.bound, found), np.full(len(asked.answers), np.nan), 0)
@@ -221,10 +221,8 @@ def _mean_slopes(
         shares, weights = (torch.from_numpy(part[start : start + at_once]).to(base[0]) for part in rule)
         given = [b + shares[:, None, None] * d for b, d in zip(base, away, strict=True)]
         scores, leaves = _pass(reading, asked, asked.bound, given, n_rows=len(shares))
-        part = [
-            _slopes((scores[:, answer] * weights).sum(), leaves, last=answer == asked.answers[-1])
-            for answer in asked.answers
-        ]
+        weighted = (scores * weights[:, None]).sum(0)
+        part = _slopes(reading, asked, weighted.__getitem__, leaves)
         sums = [torch.stack([of_answer[k].sum(0) for of_answer in part]) for k in range(len(leaves))]
         found = sums if not found else [a + b for a, b in zip(found, sums, strict=True)]
     return found
@@ -257,9 +255,20 @@ def _pass(
     return scores, leaves
 
 
-def _slopes(score: Tensor, leaves: Sequence[Tensor], *, last: bool) -> list[Tensor]:
-    found = torch.autograd.grad(score, leaves, retain_graph=not last, allow_unused=True)
-    return [torch.zeros_like(leaf) if slope is None else slope for leaf, slope in zip(leaves, found, strict=True)]
+def _slopes(
+    reading: Reading, asked: Asked, score: Callable[[int], Tensor], leaves: Sequence[Tensor]
+) -> list[list[Tensor]]:
+    """For each answer the gradient by each of ``leaves``; zeros where one has no part in it."""
+    two_classes = reading.opened.scorer.of_classes and len(reading.opened.scorer.answers) == 2
+    found: list[list[Tensor]] = []
+    for answer in asked.answers:
+        if two_classes and found:  # the log-odds of the one are minus those of the other
+            found.append([-slope for slope in found[0]])
+            continue
+        last = two_classes or answer == asked.answers[-1]
+        slopes = torch.autograd.grad(score(answer), leaves, retain_graph=not last, allow_unused=True)
+        found.append([torch.zeros_like(a) if b is None else b for a, b in zip(leaves, slopes, strict=True)])
+    return found
 
 
 def _by_token(bound: Bound, found: Sequence[Tensor]) -> NDArray[np.float64]:

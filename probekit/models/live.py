@@ -108,7 +108,7 @@ def live_states(
     prompt: Tensor | None = None,
     start: Start | None = None,
 ) -> dict[int, Tensor]:
-    """States of ``layers`` as {layer: float32 (total_tokens, d_model)}, ragged, in the order of ``sequences``.
+    """States of ``layers`` as {layer: (total_tokens, d_model)}, ragged, in the order of ``sequences``; in float32.
 
     ``prompt``: (K, d_embedding) vectors read before every text; their own positions are not among the states.
     ``start``: begin there; no layer below can be asked for. Inside ``for_training`` only.
@@ -142,7 +142,12 @@ def live_states(
     missing = sorted(set(layers) - set(found))
     if missing:
         raise ValueError(f"layers {missing} are not among those that the pass goes through")
-    return {layer: found[layer].to(backbone.device)[:, n_prompt:][real].float() for layer in sorted(found)}
+    return {layer: _single(found[layer].to(backbone.device)[:, n_prompt:][real]) for layer in sorted(found)}
+
+
+def _single(states: Tensor) -> Tensor:
+    """float32, or float64 as it is: whoever computes in it wants it."""
+    return states if states.dtype == torch.float64 else states.float()
 
 
 def _one_by_one(

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from probekit.models.backbone import Backbone
 
+CLOSE = 1e-2
+"""How far what is found may be from a scaled row of the table, relative."""
+
 See = Callable[[int, Tensor], Tensor]
 
 
@@ -24,10 +27,10 @@ def look_ups(backbone: Backbone, ids: Tensor, see: See) -> Iterator[None]:
     """
     n_seen = 0
 
-    def watch(_module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def watch(module: nn.Embedding, args: tuple[Any, ...], output: Any) -> Any:
         nonlocal n_seen
-        shift = _shift(args[0], ids) if args and isinstance(output, Tensor) and output.ndim == 3 else None
-        if shift is None:
+        shift = _shift(args[0], ids) if args else None
+        if shift is None or not _is_looked_up(output, module, args[0]):
             return None
         n_seen += 1
         found = see(n_seen - 1, output[:, shift:])
@@ -39,6 +42,18 @@ def look_ups(backbone: Backbone, ids: Tensor, see: See) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_looked_up(output: Any, table: nn.Embedding, asked: Tensor) -> bool:
+    """Whether ``output`` is the rows of ``table`` that the tokens stand for, up to a scale.
+
+    (A table of positions may be handed the tokens too, to count them.)
+    """
+    if not isinstance(output, Tensor) or output.ndim != 3 or output.shape[:2] != asked.shape:
+        return False
+    rows, found = table.weight.detach()[asked.to(table.weight.device)].float(), output.detach().float()
+    scale = (rows * found).sum() / (rows * rows).sum().clamp(min=torch.finfo(torch.float32).tiny)
+    return bool((found - scale * rows).norm() <= CLOSE * found.norm())
 
 
 def _shift(asked: Any, ids: Tensor) -> int | None:

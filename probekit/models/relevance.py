@@ -1,7 +1,7 @@
 """Rules under which a gradient times its input says how much each part of the input contributed: AttnLRP.
 
 Achtibat et al. 2024, "AttnLRP: attention-aware layer-wise relevance propagation for transformers", in the form that
-changes the backward pass alone: what a model computes stays the same to the bit.
+changes the backward pass alone: what a model computes stays the same.
 
 - A norm divides by a length; that length counts as a constant.
 - An activation f(x) counts as x times the constant f(x) / x.
