@@ -77,7 +77,7 @@ class Opened:
         return int(next((token for token in ids if token is not None), 0))
 
     def has(self, token: str) -> int | None:
-        """The id of the tokenizer's "mask" or "pad"; None if it has none."""
+        """The id of the tokenizer's "mask", "pad" or "unk"; None if it has none."""
         found = getattr(self.reader.tokenizer, f"{token}_token_id", None)
         return None if found is None else int(found)
 
@@ -98,7 +98,8 @@ class Opened:
         for i, cuts in enumerate(prepared.encoded.cuts):
             if cuts:
                 raise SpecError(f"text {ids[i]}", "must be read in one piece; with --stride it was read in several")
-        bound = bind(prepared.encoded, texts, over=prepared.forward.pool_over, ids=ids, words=words)
+        over, unknown = prepared.forward.pool_over, self.has("unk")
+        bound = bind(prepared.encoded, texts, over=over, ids=ids, words=words, unknown_id=unknown)
         for one in bound:
             if not (one.unit >= 0).any():
                 raise InputError(f"text {one.id}", "must have a word to explain by", repr(one.text[:40]))

@@ -71,13 +71,17 @@ def bind(
     over: NDArray[np.int64] | None,
     ids: Sequence[str],
     words: Sequence[Sequence[tuple[int, int]]] | None = None,
+    unknown_id: int | None = None,
 ) -> list[Bound]:
-    """Tokenised ``texts`` with their words; ``words``: where they are, if it was not to be found out here."""
+    """Tokenised ``texts`` with their words; ``words``: where they are, if it was not to be found out here.
+
+    ``unknown_id``: the special token that stands for words that the model has none for; it is their words' own.
+    """
     found = []
     for i, text in enumerate(texts):
         spans = _whole_words(text, encoded.offsets[i]) if words is None else tuple(words[i])
         unit = span_of_tokens(encoded.offsets[i], np.array(spans, dtype=np.int64).reshape(-1, 2))
-        unit[encoded.special[i]] = -1
+        unit[encoded.special[i] & (encoded.ids[i] != (-1 if unknown_id is None else unknown_id))] = -1
         first_last = None if over is None else (int(over[i, 0]), int(over[i, 1]))
         found.append(Bound(ids[i], text, encoded.ids[i], unit, spans, first_last, len(spans)))
     return found
