@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ def attach(
     >>> logits = module(**tokenizer(texts, padding=True, return_tensors="pt"))["topic"]      # doctest: +SKIP
 
     ``model``: any transformers model, with or without a head of its own; of an encoder-decoder the encoder is read. It
-    stays as it is (which parameters train, mode, dtype, attention), but for what ``heads`` say was trained of it.
+    stays as it is (which parameters train, mode, dtype, attention), but for what was trained of it: tuned heads (lora,
+    top:M, full) give it to ``model`` itself, in place, so load it anew for other heads.
     ``heads``: a folder that ``train`` made, or its ``Heads``; for new ones a dict of targets, each a ``HeadShape`` or a
     dict of its fields, drawn at random as torch's own layers are.
 
@@ -39,12 +41,23 @@ def attach(
     The caller tokenises, as the model's tokenizer does by itself, special tokens included. Saved heads of texts in a
     prompt or a chat template need texts that the caller has put into it, and ``rendered=True`` to say so.
 
-    Raises ModelError for a model that gives no hidden states; SpecError for heads that don't fit it, of words, of part
-    of a text, or of a decoder beside an encoder.
+    Saved heads need the very weights that they were trained on. Where the model is from it says itself
+    (``name_or_path``): of a local folder the hash of the weights is compared, of a hub model the commit. Where it says
+    nothing, being built from a config, a ``ProbekitWarning`` comes.
+
+    Raises ModelError for a model that gives no hidden states or is another one; SpecError for heads that don't fit it,
+    of words, of part of a text, or of a decoder beside an encoder, and for a model that other heads changed.
     """
-    from probekit.training.attach import attach_new, attach_saved
+    from probekit.api.probe import ProbekitWarning
+    from probekit.training.attach import attach_new, attach_saved, fitting
     from probekit.training.saved_heads import Heads, load_heads
 
     if isinstance(heads, str | os.PathLike):
         heads = load_heads(Path(heads))
-    return attach_saved(model, heads, rendered=rendered) if isinstance(heads, Heads) else attach_new(model, heads)
+    if not isinstance(heads, Heads):
+        return attach_new(model, heads)
+    found = fitting(model, heads, rendered=rendered)
+    if found.doubt:
+        text = f"attach: it could not be checked that the model is the one the heads were trained on: {found.doubt}"
+        warnings.warn(text, ProbekitWarning, stacklevel=2)
+    return attach_saved(model, heads, found)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from probekit.errors import ModelError
@@ -13,6 +14,8 @@ from probekit.errors import ModelError
 TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "chat_template*")
 WEIGHT_FILES = ("config.json", "*.safetensors", "*.bin", "*.py")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.*")
+LARGE = 16 << 20
+"""Bytes from which a file is hashed once in a process, as long as it does not change."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -156,7 +159,17 @@ def _sha256(files: list[Path]) -> str:
     """Hash names and contents; the folder's own name and the files' times don't count."""
     whole = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").digest()
+        found = file.stat()
+        once = _kept_digest if found.st_size >= LARGE else _digest
+        digest = once(os.path.realpath(file), found.st_size, found.st_mtime_ns, found.st_ino)
         whole.update(os.fsencode(file.name) + b"\0" + digest)
     return "sha256:" + whole.hexdigest()
+
+
+def _digest(path: str, *_as_it_is: int) -> bytes:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+_kept_digest = lru_cache(maxsize=256)(_digest)
+"""Of a file that is as it was; to read gigabytes again takes long."""

@@ -21,8 +21,9 @@ from probekit.models.in_hand import as_it_was, in_hand, plain_outputs
 from probekit.models.live import check_prompt, for_training, whole_model
 from probekit.spec import Json
 from probekit.tasks import TASKS
-from probekit.training.backbone import give_trained
+from probekit.training.backbone import PROMPT, give_trained
 from probekit.training.options import HeadOptions
+from probekit.training.origin import CHANGED, backbone_digest, check_unchanged, doubt_of_origin
 from probekit.training.saved_heads import Heads, check_depth
 from probekit.training.texts import Place, TextReader, Tokenised
 from probekit.training.truth import link_of
@@ -108,9 +109,18 @@ class Attached(nn.Module):
         return self._forms[target](head(_in_dtype(read, next(head.parameters()))))
 
 
-def attach_saved(model: nn.Module, heads: Heads, *, rendered: bool) -> Attached:
-    """See ``probekit.attach``; the heads are copied, and what was trained of the backbone is given to ``model``."""
-    cache = heads.card["cache"]
+@dataclass(frozen=True)
+class Fitting:
+    """A model that saved heads fit. ``given``: it has what was trained of it; ``doubt``: why it may be another one."""
+
+    backbone: Backbone
+    given: bool
+    doubt: str
+
+
+def fitting(model: nn.Module, heads: Heads, *, rendered: bool) -> Fitting:
+    """Find whatever can be wrong before ``model`` is changed. Raises as ``probekit.attach``."""
+    cache, source = heads.card["cache"], f"attach, heads of {', '.join(heads.targets)}"
     _check_reading(cache, rendered=rendered)
     for card in heads.card["heads"]:
         if TASKS[card["task"]].of_words:
@@ -125,8 +135,18 @@ def attach_saved(model: nn.Module, heads: Heads, *, rendered: bool) -> Attached:
             raise SpecError(f"head of {card['target']!r}", message, str(card["shape"]["d_model"]))
     if heads.card["soft_prompt"]:
         check_prompt(backbone)
+    given = check_unchanged(model, backbone_digest(heads.files), source)
+    return Fitting(backbone, given, doubt_of_origin(model, cache))
+
+
+def attach_saved(model: nn.Module, heads: Heads, found: Fitting) -> Attached:
+    """See ``probekit.attach``; the heads are copied, and what was trained of the backbone is given to ``model``."""
+    backbone, digest = found.backbone, backbone_digest(heads.files)
+    files = {name: data for name, data in heads.files.items() if not found.given or name.startswith(f"{PROMPT}/")}
     with as_it_was(model):
-        prompt = give_trained(backbone, heads.files, "heads")
+        prompt = give_trained(backbone, files, "heads")
+    if digest is not None:
+        setattr(whole_model(backbone), CHANGED, digest)
     fitted = [_saved(card, module) for card, module in zip(heads.card["heads"], heads.modules, strict=True)]
     return _attached(model, backbone, fitted, prompt)
 

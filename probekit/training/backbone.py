@@ -199,30 +199,41 @@ def make_trainable(
 def give_trained(backbone: Backbone, files: Mapping[str, bytes], source: str) -> Tensor | None:
     """Give a model what was trained of it, in place; returns the soft prompt, if there is one.
 
-    Raises SpecError for a tensor too few or too many.
+    Raises SpecError for a tensor too few or too many, with the model left as it was.
     """
+    tensors: dict[str, Tensor] = {}
     if FILE in files:
         try:
             tensors = load(files[FILE])
         except (SafetensorError, ValueError) as error:
             raise SpecError(f"{source}/{FILE}", "must be a safetensors file", str(error)[:160]) from error
-        parameters = dict(backbone.model.named_parameters())
+    parameters = dict(backbone.model.named_parameters())
+    for name, value in tensors.items():
+        if name not in parameters or parameters[name].shape != value.shape or not value.isfinite().all():
+            raise SpecError(f"{source}/{FILE}", "must hold finite tensors of its model alone", name)
+    with _as_folder(files, source) as folder:
+        there = {name.partition("/")[0] for name in files}
+        prompt = load_prompt(folder / PROMPT).to(backbone.device) if PROMPT in there else None
+        if ADAPTER in there:
+            load_adapter(backbone, folder / ADAPTER)
+    with torch.no_grad():
         for name, value in tensors.items():
-            if name not in parameters or parameters[name].shape != value.shape or not value.isfinite().all():
-                raise SpecError(f"{source}/{FILE}", "must hold finite tensors of its model alone", name)
-        with torch.no_grad():
-            for name, value in tensors.items():
-                parameters[name].copy_(value)
-    with TemporaryDirectory() as folder:
-        for name, data in files.items():
-            path = Path(folder) / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(data)
-        if any(name.startswith(f"{ADAPTER}/") for name in files):
-            load_adapter(backbone, Path(folder) / ADAPTER)
-        if any(name.startswith(f"{PROMPT}/") for name in files):
-            return load_prompt(Path(folder) / PROMPT).to(backbone.device)
-    return None
+            parameters[name].copy_(value)
+    return prompt
+
+
+@contextmanager
+def _as_folder(files: Mapping[str, bytes], source: str) -> Iterator[Path]:
+    """Where peft can read ``files``; what is wrong there is said of ``source``."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, data in files.items():
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).write_bytes(data)
+        try:
+            yield folder
+        except SpecError as error:
+            raise SpecError(error.source.replace(name, source), error.allowed, error.got) from error
 
 
 def tensor_names(data: bytes, source: str) -> list[str]:

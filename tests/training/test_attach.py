@@ -14,12 +14,14 @@ import probekit
 from probekit.api.train import train
 from probekit.errors import ModelError, SpecError
 from probekit.extraction.request import same_model
+from probekit.models import source
 from probekit.models.live import use_checkpointing
 from probekit.readspec import RunOptions
 from probekit.spec import Silent
+from probekit.training import origin
 from probekit.training.saved_heads import load_heads
 from tests.models.families import FAMILIES, SMALL, build
-from tests.tiny import tiny_texts
+from tests.tiny import save_tiny_bert, tiny_texts
 
 TEXTS = [[5, 9, 3, 7, 11, 4, 8, 30, 31, 22, 17, 2], [6], [12, 13, 14], [9, 1, 0, 2]]
 HEADS = {
@@ -353,6 +355,153 @@ def test_the_caller_renders_prompts(tmp_path, tiny_model, tiny_data):
     ids = t.AutoTokenizer.from_pretrained(tiny_model)("the film very good", return_tensors="pt")["input_ids"]
     found = probekit.attach(model, heads, rendered=True)(ids)["label"]
     np.testing.assert_allclose(found.diff(dim=1).detach(), logits, atol=1e-5)
+
+
+# Of which model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, cache, tiny_model):
+    """Heads on the frozen model, and some that tune it."""
+    folder = tmp_path_factory.mktemp("folders")
+    tuned = {"lora": {"backbone": "lora"}, "other": {"backbone": "lora", "lora_rank": 2}, "full": {"backbone": "full"}}
+    for name, options in {"frozen": {}, **tuned, "prompt": {"soft_prompt": 2}}.items():
+        more = {"lr": 0.05} if options else {}
+        train(cache, "label", out=folder / name, device="cpu", model=tiny_model, layer=2, epochs=1, **more, **options)
+    return folder
+
+
+def logits_of(module):
+    with torch.no_grad():
+        return module(torch.tensor([[2, 5, 9, 3]]))["label"]
+
+
+@pytest.mark.parametrize("first", ["lora", "full"])
+def test_heads_of_another_backbone_are_refused_on_a_changed_model(folders, tiny_model, first):
+    model = t.AutoModel.from_pretrained(tiny_model)
+    expected = logits_of(probekit.attach(model, folders / first))
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    for other in {"frozen", "lora", "other", "full", "prompt"} - {first}:
+        with pytest.raises(SpecError) as raised:
+            probekit.attach(model, folders / other)
+        message = str(raised.value)
+        needed = (
+            "as it was loaded" if other in ("frozen", "prompt") else "as it was loaded, which they change themselves"
+        )
+        assert message.startswith(
+            f"attach, heads of label: need the model {needed}: load it anew; got one that other heads changed ("
+        )
+    # The same heads again find what they need, new ones need nothing, and a model that another holds is the same one.
+    torch.testing.assert_close(logits_of(probekit.attach(model, folders / first)), expected, atol=0, rtol=0)
+    probekit.attach(model, {"label": {"n_classes": 2}})
+    outer = t.BertForSequenceClassification(model.config)
+    outer.bert = model
+    with pytest.raises(SpecError, match="that other heads changed"):
+        probekit.attach(outer, folders / "frozen")
+    with pytest.raises(SpecError, match="that other heads changed"):
+        probekit.attach(copy.deepcopy(model), folders / "frozen")
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_heads_that_change_nothing_go_together(folders, tiny_model):
+    model = t.AutoModel.from_pretrained(tiny_model)
+    for name in ("frozen", "prompt", "frozen", "lora"):
+        probekit.attach(model, folders / name)
+
+
+def test_an_adapter_that_can_not_be_given_names_no_temporary_folder(folders, tiny_model):
+    heads, model = load_heads(folders / "lora"), t.AutoModel.from_pretrained(tiny_model)
+    probekit.attach(model, heads)
+    del model.probekit_heads
+    with pytest.raises(SpecError, match=r"^adapter heads/adapter, target_modules: must name linear modules"):
+        probekit.attach(model, heads)
+
+
+def test_a_model_with_other_weights_is_refused(folders, tmp_path, tiny_model):
+    other = save_tiny_bert(tmp_path / "other", seed=1)
+    for name in ("frozen", "lora"):
+        model = t.AutoModel.from_pretrained(other)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(
+            ModelError, match=r"other: must be the one that was read, with revision sha256:.*; got sha256:"
+        ):
+            probekit.attach(model, folders / name)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    probekit.attach(t.AutoModelForSequenceClassification.from_pretrained(tiny_model), folders / "frozen")
+
+
+def test_what_can_not_be_compared_is_said(folders, tmp_path, tiny_model):
+    heads, model = load_heads(folders / "frozen"), t.AutoModel.from_pretrained(tiny_model)
+
+    def doubt():
+        with pytest.warns(probekit.ProbekitWarning) as warned:
+            probekit.attach(model, heads)
+        assert [one.filename for one in warned] == [__file__]
+        text = str(warned[0].message)
+        before = "attach: it could not be checked that the model is the one the heads were trained on: "
+        assert text.startswith(before)
+        return text.removeprefix(before)
+
+    model.name_or_path = ""
+    assert doubt() == "it does not say where it is from"
+    model.name_or_path = "nowhere/at/all"
+    assert "the model is from nowhere/at/all, on the hub" in doubt()
+    for name in ("one.gguf", "two.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    model.name_or_path = str(tmp_path)
+    assert doubt().endswith("holds several .gguf files")
+    heads.card["cache"]["random_seed"] = 3
+    assert doubt() == "the heads are of random weights"
+
+
+def test_a_gguf_file_that_is_alone_is_compared(folders, tmp_path, tiny_model):
+    heads, model = load_heads(folders / "frozen"), t.AutoModel.from_pretrained(tiny_model)
+    (tmp_path / "one.gguf").write_bytes(b"GGUF")
+    model.name_or_path = str(tmp_path)
+    with pytest.raises(ModelError, match="must be the one that was read"):
+        probekit.attach(model, heads)
+    heads.card["cache"]["revision"] = source.locate(tmp_path / "one.gguf").revision
+    probekit.attach(model, heads)
+
+
+def test_a_model_of_the_hub_is_compared_by_its_commit(folders, tiny_model, monkeypatch):
+    heads, model = load_heads(folders / "frozen"), t.AutoModel.from_pretrained(tiny_model)
+    heads.card["cache"] |= {"model": "org/name", "revision": "a" * 40}
+    at = {"org/name": "a" * 40, "org/alias": "a" * 40, "org/other": "b" * 40}
+    monkeypatch.setattr(origin, "locate", lambda name: source.ModelSource(name, name, at[name], at[name], on_hub=True))
+    for name in ("org/name", "org/alias"):
+        model.name_or_path = name
+        probekit.attach(model, heads)
+    model.name_or_path = "org/other"
+    with pytest.raises(
+        ModelError, match=r"^model org/other: must be the one that was read, with revision a+…; got b+…$"
+    ):
+        probekit.attach(model, heads)
+    model.name_or_path = "org/name"
+    at["org/name"] = "b" * 40
+    with pytest.warns(probekit.ProbekitWarning, match="org/name is at b+… now, the heads are of a+…"):
+        probekit.attach(model, heads)
+    model.config._commit_hash = "a" * 40  # as older versions of transformers say it
+    probekit.attach(model, heads)
+    model.config._commit_hash = "c" * 40
+    with pytest.raises(ModelError, match=r"got c+…"):
+        probekit.attach(model, heads)
+
+
+def test_large_weights_are_hashed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "LARGE", 8)
+    hashed, digest = [], source.hashlib.file_digest
+    monkeypatch.setattr(source.hashlib, "file_digest", lambda *a: hashed.append(1) or digest(*a))
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF" * 4)
+    first = source.locate(file).revision
+    assert source.locate(file).revision == first
+    assert len(hashed) == 1
+    file.write_bytes(b"UGGF" * 8)
+    assert source.locate(file).revision != first
+    file.write_bytes(b"GGUF")  # small: read each time
+    assert source.locate(file).revision == source.locate(file).revision
+    assert len(hashed) == 4
 
 
 @pytest.mark.slow
