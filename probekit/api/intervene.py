@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -123,9 +124,8 @@ def run_intervene(
 
         found = run_intervention(plan, source, run, executor=executor, listener=listener)
     packages = ("probekit-layers", "torch", "transformers", "scikit-learn", "numpy")
-    found.record["versions"] = {name: version(name) for name in packages}
-    found.record["seconds"] = round(time.time() - started, 3)
-    return found
+    made = {"versions": {name: version(name) for name in packages}, "seconds": round(time.time() - started, 3)}
+    return replace(found, record={**made, **found.record})
 
 
 def _asked(probe: Path, target: str | None, listener: Listener) -> Asked:

@@ -135,7 +135,7 @@ def open_upper(
     if request.answer is not None:
         words = one_token_words(reader.tokenizer, request.answer, f"--answer {','.join(request.answer)!r}")
     head = None
-    if request.answer is not None or (has_language_head(reader.backbone) and spec.random_seed is None):
+    if request.answer is not None or (has_language_head(source, reader.backbone) and spec.random_seed is None):
         if spec.random_seed is not None:
             raise SpecError("--answer", "needs the model's own weights; the cache was made with --random-seed")
         head = load_language_head(source, reader.backbone, trust_remote_code=run.trust_remote_code)

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from probekit.errors import ModelError, SpecError
 from probekit.models.backbone import Backbone
+from probekit.models.config import read_config
 from probekit.models.decoder_side import DecoderSide
 from probekit.models.foreign import foreign
 from probekit.models.live import whole_model
@@ -29,7 +30,7 @@ TOKENS_AT_ONCE = 512
 
 
 @dataclass
-class _OnlyStates(BaseModelOutput):
+class _OnlyStates(BaseModelOutput):  # type: ignore[misc]  # (transformers is not checked)
     """What a model puts out: last hidden states, and nothing of whatever else a head may hand on."""
 
     def __getattr__(self, name: str) -> None:
@@ -99,13 +100,18 @@ class LanguageHead:
         return np.asarray(found[:, 1] - found[:, 0])
 
 
-def has_language_head(backbone: Backbone) -> bool:
-    """Whether the model was saved as one that says its next token, by its config; each token sees those before it."""
+def has_language_head(source: ModelSource, backbone: Backbone) -> bool:
+    """Whether the model was saved as one that says its next token, by its config; each token sees those before it.
+
+    (GGUF files do not say what was saved; a causal model of a kind that has a head is taken to have it.)
+    """
     if isinstance(backbone.model, DecoderSide) or not backbone.causal:
         return False
     config = backbone.model.config
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     names = {known} if isinstance(known, str) else set(known or ())
+    if source.gguf_file is not None and not config.architectures:
+        return bool(names)
     return bool(names & set(config.architectures or ()))
 
 
@@ -118,7 +124,7 @@ def load_language_head(source: ModelSource, backbone: Backbone, *, trust_remote_
     Raises ModelError for a model without such a head, and for one whose weights are not in the checkpoint.
     """
     name = f"model {source.name}"
-    if not has_language_head(backbone):
+    if not has_language_head(source, backbone):
         got = ", ".join(backbone.model.config.architectures or ()) or backbone.model.config.model_type
         raise ModelError(name, "must have been saved with a language-model head (a causal one)", got)
     transformers_logging.set_verbosity_error()
@@ -126,7 +132,7 @@ def load_language_head(source: ModelSource, backbone: Backbone, *, trust_remote_
     dtype = DTYPES[backbone.dtype]
     with foreign(name, "its language-model head can't be loaded"):
         found = _tied(backbone) if source.gguf_file is not None else None
-        model = found if found is not None else _loaded(source, backbone.model.config, dtype, trust_remote_code, name)
+        model = found if found is not None else _loaded(source, dtype, name, trust_remote_code=trust_remote_code)
     given = _GivenStates()
     setattr(model, model.base_model_prefix, given)
     model = model.to(backbone.device).eval().requires_grad_(False)
@@ -140,21 +146,19 @@ def _tied(backbone: Backbone) -> Any:
         return None
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    setattr(model, model.base_model_prefix, nn.Identity())
     output = model.get_output_embeddings()
     if output is None:
         return None
+    setattr(model, model.base_model_prefix, nn.Identity())
     output.weight = whole_model(backbone).get_input_embeddings().weight
     left = [*model.parameters(), *model.buffers()]
     return None if any(tensor.is_meta for tensor in left) else model
 
 
-def _loaded(
-    source: ModelSource, config: PreTrainedConfig, dtype: torch.dtype, trust_remote_code: bool, name: str
-) -> Any:
+def _loaded(source: ModelSource, dtype: torch.dtype, name: str, *, trust_remote_code: bool) -> Any:
     model, found = AutoModelForCausalLM.from_pretrained(
         source.load_from,
-        config=config,
+        config=read_config(source, trust_remote_code=trust_remote_code),
         dtype=dtype,
         output_loading_info=True,
         trust_remote_code=trust_remote_code,

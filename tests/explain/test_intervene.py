@@ -37,10 +37,11 @@ from probekit.saved import load_probe
 from probekit.spec import Silent
 from probekit.training.saved_heads import load_heads
 from tests.explain.planted import planted_table, save_planted
+from tests.packaged import smollm2
 from tests.tiny import save_tiny_bert
 from tests.training.trained import table as tiny_table
 
-OWN = {"threads": 1, "device": "cpu"}
+OWN = {"threads": 1, "device": "cpu", "n_random": 2}
 
 
 def saved_probe(cache, folder, target="label", **options):
@@ -274,8 +275,8 @@ def test_nothing_of_the_test_rows_is_in_what_is_erased(planted, tmp_path):
 def test_probes_are_those_of_untouched_and_of_changed_training_rows(bert):
     """Fitted by hand, on states that the passes gave."""
     cache = open_cache(bert["cache"])
-    plan = plan_of(bert["probes"]["kind"], cache, n_random=1)
-    found = intervene(bert["probes"]["kind"], bert["cache"], n_random=1, model=bert["model"], **OWN)
+    plan = plan_of(bert["probes"]["kind"], cache)
+    found = intervene(bert["probes"]["kind"], bert["cache"], model=bert["model"], **OWN)
     rows = np.arange(cache.n_examples)
     with opened_upper(bert, cache, 1, (2, 3), "mean") as upper:
         changed = np.zeros((cache.n_examples, 16), dtype=np.float32)
@@ -315,9 +316,7 @@ def test_the_same_seed_gives_the_same_bytes(bert):
 
 
 def test_fewer_rows_and_some_layers(bert):
-    found = intervene(
-        bert["probes"]["label"], bert["cache"], max_rows=10, layers="3", n_random=2, model=bert["model"], **OWN
-    )
+    found = intervene(bert["probes"]["label"], bert["cache"], max_rows=10, layers="3", model=bert["model"], **OWN)
     assert list(found.table["layer"]) == [1, 3]
     assert found.table[["n_train", "n_test", "n_random"]].iloc[0].tolist() == [10, 10, 2]
     assert any("--max-rows" in text for text in found.warnings)
@@ -331,7 +330,7 @@ def test_a_probe_of_the_user_s_own(bert, tmp_path):
 
     own = make_pipeline(StandardScaler(), RidgeClassifier())
     path = saved_probe(open_cache(bert["cache"]), tmp_path, layers=[1], probe=own)
-    found = intervene(path, bert["cache"], model=bert["model"], n_random=1, **OWN)
+    found = intervene(path, bert["cache"], model=bert["model"], **OWN)
     assert set(found.table["probe"]) == {str(load_probe(path).card["probe"])}
 
 
@@ -342,20 +341,20 @@ def test_groups_of_the_probe_are_those_of_the_intervals(planted, tmp_path):
     assert plan.config.groups is not None
     pairs = np.asarray(cache.column("pair"))
     assert not set(pairs[plan.split.train]) & set(pairs[plan.split.test])
-    assert len(intervene(path, cache, split=0.2, n_random=1, model=planted["model"], **OWN).table) == 4
+    assert len(intervene(path, cache, split=0.2, model=planted["model"], **OWN).table) == 4
 
 
 def test_heads_that_are_linear_on_a_frozen_backbone(planted, tmp_path):
     frozen = tmp_path / "frozen"
     train(planted["tokens"], "label", out=frozen, layer=1, pooling="mean", epochs=3)
-    found = intervene(frozen, planted["tokens"], model=planted["model"], n_random=1, **OWN)
+    found = intervene(frozen, planted["tokens"], model=planted["model"], **OWN)
     assert above(found, "score_refitted") == pytest.approx(0.5)
     of_head = _asked(frozen, None, Silent())
     head = load_heads(frozen).modules[0]
     x = torch.randn(1, 32, requires_grad=True)
     (slope,) = torch.autograd.grad(head(x)[0, 0], x)
     assert np.allclose(of_head.directions()[:, 0], slope[0].numpy(), rtol=1e-4, atol=1e-6)
-    found = intervene(frozen, planted["tokens"], erase="direction", model=planted["model"], n_random=1, **OWN)
+    found = intervene(frozen, planted["tokens"], erase="direction", model=planted["model"], **OWN)
     assert found.table["rank"].eq(1).all()
     other = tmp_path / "mlp"
     train(planted["tokens"], "label", out=other, layer=1, pooling="mean", head="mlp", epochs=1)
@@ -431,6 +430,27 @@ def test_words_of_an_answer():
     assert answer_words(" negative, positive") == (" negative", " positive")
     assert answer_words(["no", "yes"]) == ("no", "yes")
     assert answer_words(None) is None
+
+
+@pytest.mark.slow
+def test_a_gguf_file_has_its_head():
+    from pathlib import Path
+
+    from probekit.models.language_head import load_language_head
+    from probekit.models.loading import load_backbone
+    from probekit.models.source import locate
+    from probekit.readspec import ReadSpec
+
+    path = Path(smollm2())
+    source = locate(path)
+    backbone = load_backbone(source, ReadSpec(dtype="float32"), RunOptions("cpu", 1))
+    head = load_language_head(source, backbone, trust_remote_code=False)
+    whole = transformers.AutoModelForCausalLM.from_pretrained(
+        str(path.parent), gguf_file=path.name, dtype=torch.float32
+    ).eval()
+    with torch.no_grad():
+        out = whole(torch.arange(100, 112)[None], output_hidden_states=True)
+    assert torch.allclose(head.logits(out.hidden_states[-1][0]), out.logits[0], atol=1e-4)
 
 
 def refused(*words):
@@ -525,7 +545,7 @@ def test_caches_that_can_not_be_used(planted, tmp_path):
     random = make(out=tmp_path / "random.h5", random_seed=1)
     path = saved_probe(random, tmp_path / "random", layers=[1])
     assert "the model's own weights" in refused(path, random.path, "--model", model, "--answer", "negative,positive")
-    assert len(intervene(path, random.path, model=model, n_random=1, **OWN).table) == 3  # without a loss
+    assert len(intervene(path, random.path, model=model, **OWN).table) == 3  # without a loss
 
 
 def test_another_model_than_the_cache_s(planted, bert):
@@ -556,10 +576,9 @@ def test_tags_and_attention_are_refused(bert, tmp_path):
     cache = extract(bert["model"], data, out=tmp_path / "tags.h5", text="words", tokens=True, dtype="float32")
     path = saved_probe(cache, tmp_path / "tags", "tags", layers=[1])
     assert "must read whole texts" in refused(path, cache.path, "--model", bert["model"])
-    own = open_cache(bert["cache"])
-    path = saved_probe(own, tmp_path / "attention", layers=[1], probe="attention")
+    path = changed_card(bert["probes"]["label"], tmp_path / "attention", pooling="attention")
     assert "must read pooled states" in refused(path, bert["cache"], "--model", bert["model"])
-    path = saved_probe(own, tmp_path / "mlp", layers=[1], probe="mlp")
+    path = saved_probe(open_cache(bert["cache"]), tmp_path / "knn", layers=[1], probe="knn")
     assert "is not linear" in refused(path, bert["cache"], "--model", bert["model"], "--erase", "direction")
 
 
