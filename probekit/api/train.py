@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from probekit.training.saved_heads import Heads
 
 PARTIAL = ".partial"
+NOTE = "training.json"
+"""What was asked, in a folder of a training that goes on; written first."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,11 @@ def run_heads(
         from probekit.training.run import run_training
 
         found = []
-        with nullcontext(executor) if executor else workers(jobs) as pool:
-            for k, plan in enumerate(plans):
-                state = None if out is None else _state(Path(out), k, options, plan.cache, overwrite=run.overwrite)
+        with (
+            _states(out, options, caches, overwrite=run.overwrite) as states,
+            nullcontext(executor) if executor else workers(jobs) as pool,
+        ):
+            for plan, state in zip(plans, states, strict=True):
                 found.append(run_training(plan, source, run, state=state, executor=pool, listener=listener))
         best = max(range(len(found)), key=lambda k: found[k].val_score)
         result = TrainResult(*_tables(found), heads=found[best].heads)
@@ -216,26 +220,54 @@ def save_heads(result: TrainResult, folder: Path, *, overwrite: bool = False) ->
     return [*written, *write_table(result.table, record, folder / "heads.csv")]
 
 
-def _state(out: Path, k: int, options: TrainOptions, cache: Cache, *, overwrite: bool) -> Path:
-    """The folder of what a killed training of cache ``k`` left, or a new one.
+@contextmanager
+def _states(
+    out: str | os.PathLike[str] | None, options: TrainOptions, caches: Sequence[Cache], *, overwrite: bool
+) -> Iterator[Sequence[Path | None]]:
+    """For the training on each cache a folder: what a killed one left, or a new one; None where nothing is kept.
 
-    Raises SpecError if it is of another training.
+    Where the training ends early before there is anything to go on from, nothing stays.
+
+    Raises SpecError for what another training left.
     """
-    folder = out.with_name(out.name + PARTIAL) / f"cache{k}"
-    asked = json.dumps({"cache": cache.fingerprint, "options": options.json()}, sort_keys=True)
-    mine = hashlib.sha256(asked.encode()).hexdigest()
-    note = folder / "training.json"
-    if folder.exists() and overwrite:
-        shutil.rmtree(folder)
-    if note.is_file():  # (written first: without it nothing was begun)
+    if out is None:
+        yield [None] * len(caches)
+        return
+    partial = Path(out).with_name(Path(out).name + PARTIAL)
+    if overwrite and partial.is_dir():
+        shutil.rmtree(partial)
+    folders = [partial / f"cache{k}" for k in range(len(caches))]
+    try:
+        for folder, cache in zip(folders, caches, strict=True):
+            _begin(folder, f"--out {out}, {partial.name}", {"cache": cache.fingerprint, "options": options.json()})
+        yield folders
+    except BaseException:
+        for folder in folders:
+            if not _has_state(folder):
+                (folder / NOTE).unlink(missing_ok=True)
+            for emptied in (folder, partial):
+                with suppress(OSError):  # something is in it
+                    emptied.rmdir()
+        raise
+
+
+def _begin(folder: Path, source: str, asked: Json) -> None:
+    """Note what is ``asked`` in a folder. Raises SpecError where one goes on that was asked something else."""
+    mine = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    note = folder / NOTE
+    if note.is_file() and _has_state(folder):
         try:
             theirs = json.loads(note.read_text("utf-8"))["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             theirs = ""
         if theirs != mine:
             message = "holds a training that was broken off, of other options or another cache; --overwrite removes it"
-            raise SpecError(f"--out {out}, {folder.parent.name}", message)
-        return folder
+            raise SpecError(source, message)
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(note, json.dumps({"sha256": mine, "asked": json.loads(asked)}, indent=1).encode(), durable=True)
-    return folder
+    write_whole(note, json.dumps({"sha256": mine, "asked": asked}, indent=1).encode(), durable=True)
+
+
+def _has_state(folder: Path) -> bool:
+    """Whether there is anything to go on from."""
+    return any(folder.glob("*.safetensors"))

@@ -124,6 +124,7 @@ def test_a_note_that_is_damaged_is_refused(given, tmp_path, text):
     folder = tmp_path / "heads.partial" / "cache0"
     folder.mkdir(parents=True)
     (folder / "training.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    (folder / "seed0-head0.safetensors").write_bytes(b"a state")
     with pytest.raises(SpecError) as error:
         train(given.cache, "label", out=tmp_path / "heads", model=given.model, threads=1, **OPTIONS["frozen"])
     assert one_line(error)

@@ -170,6 +170,37 @@ def test_a_lora_on_modules_that_are_not_there(odd):
     assert "--lora-targets q_proj: one of dense, key, query, value" in message
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_ends_before_the_first_step_leaves_nothing_behind(odd, tmp_path, overwrite):
+    out, lora = tmp_path / "heads", {"layer": 1, "backbone": "lora", "epochs": 1, "overwrite": overwrite}
+    if overwrite:
+        out.mkdir()
+        (out / "mine.txt").write_text("to be replaced")
+        for name in ("cache0/training.json", "cache0/seed0.safetensors", "cache1/seed0.safetensors"):
+            (tmp_path / "heads.partial" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "heads.partial" / name).write_text("{}")
+    refused(odd, "label", SpecError, out=out, lora_targets=("q_proj",), **lora)
+    assert [p.name for p in tmp_path.iterdir()] == ["heads"] * overwrite
+    train(odd.cache, "label", model=odd.model, threads=1, out=out, **lora)
+    assert [p.name for p in tmp_path.iterdir()] == ["heads"]
+
+
+def test_a_folder_without_a_state_stops_nobody(odd, tmp_path):
+    """As a kill before the first step leaves it."""
+    note = tmp_path / "heads.partial" / "cache0" / "training.json"
+    note.parent.mkdir(parents=True)
+    note.write_text('{"sha256": "of other options"}')
+    train(odd.cache, "label", layer=1, epochs=1, threads=1, out=tmp_path / "heads")
+    assert [p.name for p in tmp_path.iterdir()] == ["heads"]
+
+
+def test_nothing_of_others_is_removed_with_what_was_not_begun(odd, tmp_path):
+    (tmp_path / "heads.partial").mkdir()
+    (tmp_path / "heads.partial" / "mine.txt").write_text("kept")
+    refused(odd, "label", SpecError, out=tmp_path / "heads", backbone="lora", layer=1, lora_targets=("q_proj",))
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")] == ["heads.partial", "heads.partial/mine.txt"]
+
+
 @pytest.mark.usefixtures("not_trained")
 def test_a_cache_of_windows_is_not_trained_through(tmp_path, tiny_model):
     given = made(tmp_path, tiny_model, table(40), stride=2, max_length=8)
