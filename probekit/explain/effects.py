@@ -212,6 +212,7 @@ def _begin(plan: InterventionPlan, measure: str) -> Json:
     """What all rows have."""
     options, card = plan.options, plan.asked.card
     return {
+        "layer": int(plan.cache.spec["n_layers"]),
         "model": plan.origin.model,
         "dataset": plan.origin.dataset,
         "target": plan.target.name,

@@ -37,11 +37,11 @@ def _probe_verdict(row: Json, *, steered: bool) -> str:
     if steered:
         moved = f"the mean answer of the fixed probe of layer {layer} by {row['shift']:+.3f}"
         return (
-            f"Steering by {row['steer']:g} moves {moved}, a random direction as long by {row['random_shift']:+.3f} "
-            f"({_beyond(row['shift'] - row['random_shift'], row['shift_low'], row['shift_high'])})."
+            f"Steering by {row['steer']:g} moves {moved}, random directions of that length by "
+            f"{row['random_shift']:+.3f}; the difference has the 95% interval {_interval(row, 'shift')}."
         )
     after = row["score_before"] - row["causal_drop"]
-    beyond = _beyond(row["beyond_random"], row["ci_low"], row["ci_high"])
+    beyond = _beyond(row)
     numbers = f"layer {layer} from {row['score_before']:.3f} to {after:.3f}, {beyond}"
     if row["ci_low"] > 0:
         return f"What the probe reads at layer {at} is used above it: without it probes of {target} fall at {numbers}."
@@ -49,18 +49,26 @@ def _probe_verdict(row: Json, *, steered: bool) -> str:
 
 
 def _spoken_verdict(row: Json, *, steered: bool) -> str:
-    beyond = _beyond(row["beyond_random"], row["ci_low"], row["ci_high"])
-    numbers = f"from {row['score_before']:.3f} to {row['score_fixed']:.3f} ({beyond})"
+    beyond = _beyond(row)
+    numbers = f"from {row['score_before']:.3f} to {row['score_fixed']:.3f}, {beyond}"
     clear = row["ci_low"] > 0
+    if row["measure"] == LOSS and steered:
+        return f"The next-token loss goes {numbers}."
     if row["measure"] == LOSS:
         uses = "It counts for the next token" if clear else "No sign that it counts for the next token"
         return f"{uses}: the loss goes {numbers}."
     if steered:
-        moved = _beyond(row["shift"] - row["random_shift"], row["shift_low"], row["shift_high"])
-        return f"The model's own answer moves by {row['shift']:+.3f} in logits ({moved}); its AUROC goes {numbers}."
+        random = (
+            f"with random directions by {row['random_shift']:+.3f}, 95% of the difference {_interval(row, 'shift')}"
+        )
+        return f"The model's own answer moves by {row['shift']:+.3f} in logits ({random}); its AUROC goes {numbers}."
     uses = "The model uses it for its own answer" if clear else "No sign that the model uses it for its own answer"
     return f"{uses}: AUROC goes {numbers}."
 
 
-def _beyond(value: float, low: float, high: float) -> str:
-    return f"{value:+.3f} beyond random directions, 95% interval {low:+.3f} to {high:+.3f}"
+def _beyond(row: Json) -> str:
+    return f"{row['beyond_random']:.3f} more than with random directions (95% interval {_interval(row, 'ci')})"
+
+
+def _interval(row: Json, name: str) -> str:
+    return f"{row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f}"

@@ -70,8 +70,8 @@ INTERVENTION_COLUMNS: tuple[str, ...] = (
 on changed states. ``causal_drop``: what the better of the two loses (for the loss, by how much it rises);
 ``causal_random``: the same for random directions, the mean of all draws; ``beyond_random``: the first minus the second,
 with its 95% interval over test rows. ``random_sd``: over draws, of the better of the two. ``shift``: how much the mean
-answer of the fixed probe (or of the model) moves, and ``shift_low``, ``shift_high`` the interval of what is beyond
-random.
+answer moves, of the fixed probe or of the model, which speaks behind its last layer; ``shift_low``, ``shift_high``: the
+interval of what is beyond random in it.
 """
 
 

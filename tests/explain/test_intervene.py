@@ -288,7 +288,7 @@ def test_probes_are_those_of_untouched_and_of_changed_training_rows(bert):
     assert set(column[test]) == {"test"}
     untouched = np.array(cache.layer(3, "mean"))
     one, two = (fit.probe.fit(X[train], y[train], folds=fit.folds, seed=0).estimator for X in (untouched, changed))
-    row = found.table[found.table["layer"] == 3].to_dict("records")[0]
+    (row,) = found.table[found.table["layer"] == 3].to_dict("records")
     assert row["score_before"] == pytest.approx(accuracy_score(y[test], one.predict(untouched[test])))
     assert row["score_fixed"] == pytest.approx(accuracy_score(y[test], one.predict(changed[test])))
     assert row["score_refitted"] == pytest.approx(accuracy_score(y[test], two.predict(changed[test])))
@@ -625,6 +625,7 @@ def test_the_command_prints_its_table_and_writes_its_files(planted, tmp_path, ca
     table = pd.read_csv(tmp_path / "x.csv")
     assert tuple(table.columns) == INTERVENTION_COLUMNS
     assert table["measure"].tolist() == ["probe"] * 3 + ["next-token loss", "answer"]
+    assert table["layer"].tolist() == [1, 2, 3, 3, 3]
     for value in table["score_before"]:
         assert f"{value:.3f}" in said.out
     beside = json.loads((tmp_path / "x.json").read_text())

@@ -24,7 +24,7 @@ def table(*, steer=None, language=True):
         }
         rows.append({**numbers, "measure": "probe", "layer": layer, "metric": "accuracy", "baseline": 0.518})
     for measure, metric in (("next-token loss", "nats"), ("answer", "auroc")) if language else ():
-        rows.append({**rows[-1], "measure": measure, "metric": metric, "layer": np.nan, "score_refitted": np.nan})
+        rows.append({**rows[-1], "measure": measure, "metric": metric, "layer": 6, "score_refitted": np.nan})
         rows[-1]["random_refitted"] = np.nan
     found = pd.DataFrame(rows, columns=list(INTERVENTION_COLUMNS))
     told = {"model": "m", "dataset": "d", "target": "label", "task": "classification", "pooling": "mean"}
@@ -60,6 +60,7 @@ def test_what_is_clear_is_said_to_be_used_and_what_is_not_is_not():
     found["ci_low"] = 0.05
     used = verdict(found)
     assert used[0].startswith("What the probe reads at layer 3 is used above it")
+    assert " at layer 6 from " in used[0]
     assert used[1].startswith("It counts for the next token")
     assert used[2].startswith("The model uses it for its own answer")
     found["ci_low"] = -0.05
