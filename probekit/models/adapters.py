@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from probekit.errors import SpecError
+from probekit.errors import SpecError, missing_package
 from probekit.models.backbone import Backbone
 from probekit.models.foreign import first_line
 from probekit.models.live import Sequences, check_prompt, trial_slopes, whole_model
@@ -103,7 +103,7 @@ def _peft() -> Any:
     try:
         import peft  # noqa: PLC0415  (an extra, and slow to import)
     except ImportError as error:
-        raise SpecError("--backbone lora", "needs the package peft: pip install 'probekit-layers[train]'") from error
+        raise missing_package("--backbone lora", "peft", "train") from error
     return peft
 
 

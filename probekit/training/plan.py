@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from probekit.errors import SpecError
+from probekit.errors import SpecError, missing_package
 from probekit.evaluate.config import ProbeConfig, StateSource
 from probekit.evaluate.fit import Fit, Outcome, Place, fit_layer
 from probekit.evaluate.plan import ProbeOptions, ProbePlan, prepare
@@ -158,7 +158,7 @@ def _check_backbone(cache: Cache, options: TrainOptions) -> None:
         live_spec(cache.spec, cache.layers)
     for option, asked in (("--backbone lora", options.backbone == "lora"), ("--soft-prompt", options.soft_prompt > 0)):
         if asked and importlib.util.find_spec("peft") is None:
-            raise SpecError(option, "needs the package peft: pip install 'probekit-layers[train]'")
+            raise missing_package(option, "peft", "train")
     if options.top is None:
         return
     source, first = f"--backbone {options.backbone}", int(cache.spec["n_layers"]) - options.top
