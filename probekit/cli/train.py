@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from probekit.errors import SpecError, StoppedError
+from probekit.errors import SpecError, StoppedError, UserError
 from probekit.output import check_can_fill
 
 if TYPE_CHECKING:
-    from probekit.spec import Result
+    from probekit.api.train import TrainResult
 
 
 BESIDE_A_FILE = ("cache", "device", "threads", "jobs", "trust_remote_code", "as_json", "overwrite", "context")
@@ -77,7 +80,9 @@ def train(
     model: Annotated[str | None, typer.Option(help="Where the model is, if not on the hub.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: the cores there are]")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes that fit probes. [default: the cores there are]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes that fit probes. [default: the cores there are]")
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
     ] = False,
@@ -95,13 +100,14 @@ def train(
     from probekit.readspec import RunOptions
     from probekit.training.options import TrainOptions, head_options
 
-    if cache.suffix in (".yaml", ".yml"):
-        _check_alone(context, cache)
+    file = cache if cache.suffix in (".yaml", ".yml") else None
+    if file is not None:
+        _check_alone(context, file)
         from probekit.training.file import read_train_file
 
-        found = read_train_file(cache)
+        found = read_train_file(file)
         cache, options, run, out, model = found.parts()
-        prompt = list(found.prompts)
+        prompt, jobs = list(found.prompts), jobs or found.jobs
         run = replace(
             run,
             device=device if _given(context, "device") else run.device,
@@ -123,7 +129,8 @@ def train(
         options = TrainOptions(heads, **given)
         run = RunOptions(device, threads, trust_remote_code=trust_remote_code, overwrite=overwrite)
     if out is not None:
-        check_can_fill("--out", out, overwrite=run.overwrite)
+        with _mistakes_of(file, context):
+            check_can_fill("--out", out, overwrite=run.overwrite)
     import joblib
 
     from probekit.api.train import run_heads
@@ -132,7 +139,7 @@ def train(
     from probekit.evaluate.executor import workers
 
     jobs = joblib.cpu_count() if jobs is None else jobs
-    with workers(jobs, fork=True) as executor, Bars() as bars:
+    with workers(jobs, fork=True) as executor, Bars() as bars, _mistakes_of(file, context):
         try:
             result = run_heads(
                 cache,
@@ -154,7 +161,39 @@ def train(
         for text in result.warnings:
             say(f"warning: {text}")
         if out is not None:
-            say(f"wrote {out}; use it with: probekit predict {out} --text ...")
+            say(f"wrote {out}; use it with: {use_of(result, out, model, trust_remote_code=trust_remote_code)}")
+        else:
+            kept = "--out FOLDER keeps" if file is None else f"out: FOLDER in {file.name} keeps"
+            say(f"nothing was kept; {kept} the heads, their table and card")
+
+
+def use_of(result: TrainResult, out: Path, model: str | None, *, trust_remote_code: bool = False) -> str:
+    """The command that uses the first of the heads in ``out``."""
+    if result.heads is None:
+        raise TypeError("no heads")
+    card, targets = result.heads.card["cache"], result.heads.targets
+    words = ["probekit", "predict", str(out)]
+    words += ["--target", targets[0]] if len(targets) > 1 else []
+    if model is None and str(card["revision"]).startswith("sha256:"):  # (heads on frozen states are trained without it)
+        model = "MODEL_FOLDER"
+    words += [] if model is None else ["--model", model]
+    words += ["--trust-remote-code"] if trust_remote_code else []
+    words += ["DATA"] if card["pool_over"] == "span" else ["--text", "some text"]
+    return shlex.join(words)
+
+
+@contextmanager
+def _mistakes_of(file: Path | None, context: typer.Context) -> Iterator[None]:
+    """What is wrong with an option that stands in ``file`` is said of it."""
+    try:
+        yield
+    except UserError as error:
+        option = error.source.split(" ")[0].removeprefix("--").replace("-", "_")
+        if file is None or not error.source.startswith(("--", "target ")) or _given(context, option):
+            raise
+        from probekit.training.file import in_file
+
+        raise in_file(error, file.name) from error
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -171,7 +210,7 @@ def _check_alone(context: typer.Context, file: Path) -> None:
             raise SpecError(f"{option} beside {file}", f"the file says everything: {name} belongs in it")
 
 
-def _show(result: Result, *, as_json: bool) -> None:
+def _show(result: TrainResult, *, as_json: bool) -> None:
     """The table on stdout."""
     from probekit.cli.screen import plain_table, screen, show_json
     from probekit.report import head_table, table_rows
@@ -180,5 +219,8 @@ def _show(result: Result, *, as_json: bool) -> None:
         show_json(table_rows(result.table), indent=1)
     else:
         console = screen()
-        for part in head_table(plain_table(result.table)):
+        table = plain_table(result.table)
+        of_mix = table["centre_of_gravity"].notna()  # (its number is that of the probe beside it)
+        table["layer"] = table["layer"].astype(str).mask(of_mix, "all")
+        for part in head_table(table):
             console.print(part)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from probekit.errors import SpecError
+from probekit.errors import SpecError, UserError, missing_package
 from probekit.fields import shown
 from probekit.readspec import RunOptions
 from probekit.training.options import HeadOptions, TrainOptions
@@ -46,9 +46,10 @@ class TrainFile:
     out: Path | None
     model: str | None
     prompts: tuple[str, ...] = ()
+    jobs: int | None = None
 
     def parts(self) -> tuple[Path, TrainOptions, RunOptions, Path | None, str | None]:
-        """All of it but ``prompts``, in the order of the fields, for ``probekit.api.train.run_heads``."""
+        """All of it but ``prompts`` and ``jobs``, in the order of the fields, for ``probekit.api.train.run_heads``."""
         return self.cache, self.options, self.run, self.out, self.model
 
 
@@ -61,14 +62,15 @@ def read_train_file(path: Path) -> TrainFile:
     found = _checked(_read_yaml(path), name)
     targets = found.pop("targets")
     cache, out, model = Path(found.pop("cache")), found.pop("out"), found.pop("model")
-    prompts = found.pop("prompts")
+    prompts, jobs = found.pop("prompts"), found.pop("jobs")
+    if jobs is not None and jobs < 1:
+        raise SpecError(f"{name}, jobs", "a whole number of at least 1", str(jobs))
     run = RunOptions(**{field: found.pop(field) for field in _RUN})
     try:
         heads = tuple(HeadOptions(target, **options) for target, options in targets.items())
         options = TrainOptions(heads, **found)
     except SpecError as error:
-        source, allowed = (re.sub(r"(^|(?<=[ (]))--([a-z][a-z0-9-]*)", _as_field, text) for text in error.args[:2])
-        raise SpecError(f"{name}, {source}", allowed, error.got) from None
+        raise in_file(error, name, _in_fields(error.allowed)) from None
     folder = path.parent
     here = model is not None and (folder / Path(model).expanduser()).exists()
     return TrainFile(
@@ -78,11 +80,18 @@ def read_train_file(path: Path) -> TrainFile:
         out=None if out is None else folder / Path(out).expanduser(),
         model=str(folder / Path(model).expanduser()) if here else model,
         prompts=prompts,
+        jobs=jobs,
     )
 
 
-def _as_field(option: re.Match[str]) -> str:
-    return option[2].replace("-", "_")
+def in_file(error: UserError, name: str, allowed: str | None = None) -> UserError:
+    """The same error, of a field of the file ``name``; ``allowed``: other words for what would be right."""
+    return type(error)(f"{name}, {_in_fields(error.source)}", allowed or error.allowed, error.got)
+
+
+def _in_fields(text: str) -> str:
+    """Options by the names that they have in a file."""
+    return re.sub(r"(^|(?<=[ (]))--([a-z][a-z0-9-]*)", lambda option: option[2].replace("-", "_"), text)
 
 
 # Fields
@@ -115,6 +124,7 @@ def _of_file() -> _Fields:
         "model": (str | None, None),
         "prompts": (list[str], []),
         **_of_dataclass(RunOptions, _RUN),
+        "jobs": (int | None, None),
         "targets": (dict[str, Any], ...),
         **_of_dataclass(TrainOptions, [field.name for field in fields(TrainOptions) if field.name != "heads"]),
     }
@@ -182,8 +192,7 @@ def _package(name: str, file: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        shown_name = {"yaml": "pyyaml"}.get(name, name)
-        raise SpecError(file, f"needs the package {shown_name}: pip install 'probekit-layers[train]'") from error
+        raise missing_package(file, {"yaml": "pyyaml"}.get(name, name), "train") from error
 
 
 # YAML

@@ -26,6 +26,7 @@ prompts: ["In a word: {text}", "{text}"]
 model: org/model   # not here, so from the hub
 device: cpu
 threads: 2
+jobs: 3
 targets:
   no: {head: mlp, width: 16, dropout: 0, layer: 3, pooling: mean}
   "2020": {weight: 2, task: number}
@@ -77,6 +78,7 @@ def test_a_file_says_everything(tmp_path):
     run = RunOptions("cpu", 2)
     assert found.parts() == (tmp_path / "caches/c.h5", options, run, tmp_path / "heads", "org/model")
     assert found.prompts == ("In a word: {text}", "{text}")
+    assert found.jobs == 3
     (tmp_path / "org" / "model").mkdir(parents=True)
     assert read_train_file(tmp_path / "heads.yaml").model == str(tmp_path / "org/model")
 
@@ -182,7 +184,7 @@ def test_mistakes_are_one_line(tmp_path, text, message):
 def test_typos_come_before_what_they_leave_out(tmp_path):
     message = refused(tmp_path, "cache: c.h5\ntarget: {label: {}}")
     assert message.startswith(
-        "heads.yaml, target: one of cache, out, model, prompts, device, threads, targets, backbone, "
+        "heads.yaml, target: one of cache, out, model, prompts, device, threads, jobs, targets, backbone, "
     )
     assert message.endswith("; did you mean 'targets'?")
     assert "did you mean" not in refused(tmp_path, f"{SHORT}xyzzy: 1")
@@ -200,7 +202,7 @@ def test_no_file_is_one_line(tmp_path):
 @pytest.mark.parametrize(("package", "called"), [("yaml", "pyyaml"), ("pydantic", "pydantic")])
 def test_what_is_not_installed_is_named(tmp_path, monkeypatch, package, called):
     monkeypatch.setitem(sys.modules, package, None)
-    expected = f"heads.yaml: needs the package {called}: pip install 'probekit-layers[train]'"
+    expected = f"heads.yaml: needs the package {called}: in the clone, pip install -c constraints.txt '.[train]'"
     assert refused(tmp_path, SHORT) == expected
 
 
