@@ -9,6 +9,9 @@ from typing import Any, Literal
 from probekit.arguments import whole
 from probekit.errors import SpecError
 
+MOST_NAMED = 6
+"""Layers that are named one by one."""
+
 LayerChoice = Literal["all"] | tuple[int | slice, ...]
 """Layers of a model whose depth is not known yet; negative numbers count from its end, as in Python."""
 
@@ -66,6 +69,17 @@ def choose_layers(choice: LayerChoice, n_layers: int) -> tuple[int, ...]:
     if not chosen:
         raise SpecError(f"--layers {layers_text(choice)}", f"there are layers 0..{n_layers}", "no layer at all")
     return tuple(sorted(chosen))
+
+
+def named_layers(layers: Sequence[int]) -> str:
+    """In a sentence: one by one, or where there are many as ranges.
+
+    >>> named_layers((1, 4, 5))
+    '1, 4 and 5'
+    """
+    if len(layers) > MOST_NAMED:
+        return layer_range(tuple(layers))
+    return " and ".join(part for part in (", ".join(map(str, layers[:-1])), str(layers[-1])) if part)
 
 
 def layers_text(choice: LayerChoice) -> str:

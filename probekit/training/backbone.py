@@ -187,8 +187,10 @@ def make_trainable(
         first = first_layer(backbone, options.top)
         check = check_start(backbone, some, top=options.top, layers=layers)
         listener.note(
-            f"blocks from layer {first} on, started there: loss within {check.loss_difference:.1g} and gradients "
-            f"within {check.gradient_difference:.1g} of the live run; the cache's tokens are {cache.spec['tokens']}"
+            f"top:{options.top}: a pass from live states of layer {first} was compared with the whole live pass, on "
+            f"{len(some)} texts: loss within {check.loss_difference:.1g}, gradients within "
+            f"{check.gradient_difference:.1g}; training starts from the cache's tokens of layer {first} as they are "
+            f"stored, in {cache.spec['tokens']}"
         )
         live = replace(live, start=(first, cache.tokens(first)), form=block_form(backbone))
     names = trainable(backbone, options.backbone, layers=layers, sequences=some)

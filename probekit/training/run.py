@@ -16,6 +16,7 @@ from torch import nn
 from probekit.evaluate.fit import ALL_PARTS
 from probekit.heads.loop import Group, History, Recipe, train
 from probekit.heads.modules import Head, Mix
+from probekit.layers import named_layers
 from probekit.models.source import ModelSource
 from probekit.readspec import RunOptions
 from probekit.spec import Evaluation, Json, Listener
@@ -103,7 +104,7 @@ def run_training(
         for h, (one, found) in enumerate(zip(chosen, seeds[0].trained, strict=True))
     ]
     heads = Heads.made(plan, cards, seeds[0].heads, seeds[0].files)
-    frozen = [text for one in chosen for text in one.frozen.warnings]
+    frozen = [text for one in chosen for text in (*one.frozen.warnings, *_ties(one))]
     return Training(
         table=table,
         evaluation=evaluation,
@@ -231,6 +232,15 @@ def _trained(
         layers = torch.tensor(one.layers, dtype=torch.float64)
         centre = float((head.shares().detach().double().cpu() * layers).sum())
     return Trained(truth, logits, history.best, n, per_step, centre)
+
+
+def _ties(one: Chosen) -> list[str]:
+    """Where the layer was chosen among several that are equally good on validation."""
+    found = next(choice for choice in one.frozen.details["selected"] if choice["pooling"] == one.source.pooling)
+    if not found["tied_layers"] or one.options.head == "mix":
+        return []
+    tied = named_layers(sorted([found["layer"], *found["tied_layers"]]))
+    return [f"{one.target.name}: layers {tied} tie on validation; the shallowest is taken"]
 
 
 def _warnings(table: pd.DataFrame) -> list[str]:
