@@ -45,6 +45,10 @@ class HeadOptions:
         _at_least(f"{where}--width", self.width, 1)
         _within(f"{where}--dropout", self.dropout, "at least 0 and below 1", lambda p: 0 <= p < 1)
         _within(f"{where}--weight", self.weight, "a number above 0", lambda w: 0 < w < float("inf"))
+        if self.head != "mlp" and self.width != HeadOptions.width:
+            raise SpecError(f"{where}--width {self.width}", "is of an mlp's hidden layer; leave it out", self.head)
+        if self.head == "linear" and self.dropout != HeadOptions.dropout:
+            raise SpecError(f"{where}--dropout {self.dropout}", "a linear head has none; leave it out", self.head)
         if self.head == "attention" and self.pooling is not None:
             raise SpecError(f"{where}--pooling {self.pooling}", "attention pools by itself; leave it out")
         if self.head == "mix" and self.layer is not None:

@@ -106,6 +106,9 @@ def test_labels_that_nothing_can_be_learnt_from(odd, target, said, backbone):
         ({"penalty": float("inf")}, "--penalty inf"),
         ({"dropout": 1.0, "head": "mlp"}, "--dropout 1.0"),
         ({"width": 0, "head": "mlp"}, "--width 0"),
+        ({"width": 64}, "--width 64: is of an mlp's hidden layer; leave it out; got linear"),
+        ({"width": 64, "head": "mix"}, "--width 64: is of an mlp's hidden layer; leave it out; got mix"),
+        ({"dropout": 0.5}, "--dropout 0.5: a linear head has none; leave it out; got linear"),
         ({"weights": {"kind": 2.0}}, "--weight: of targets: label; got kind"),
         ({"weights": {"label": 0.0}}, "--weight 0.0"),
         ({"init": "good"}, "--init good: one of probe, random"),
@@ -151,7 +154,7 @@ def test_a_cache_without_the_states_of_tokens(pooled, options, said):
 def test_without_peft(odd, monkeypatch, options):
     monkeypatch.setitem(sys.modules, "peft", None)
     message = refused(odd, "label", SpecError, layer=1, **options)
-    assert "pip install 'probekit-layers[train]'" in message
+    assert "needs the package peft: in the clone, pip install -c constraints.txt '.[train]'" in message
     assert f"--{next(iter(options))}".replace("_", "-") in message
 
 

@@ -75,7 +75,7 @@ _CHOSEN: dict[str, list[Chosen]] = {}
 def chosen_once(plan, executor, listener):
     """``choose_layers``, which is the same for all trainings that read the same: the probes are fitted once."""
     o = plan.options
-    heads = [replace(head, width=1, dropout=0.0, weight=1.0) for head in o.heads]
+    heads = [replace(head, width=128, dropout=0.1, weight=1.0) for head in o.heads]
     of = (heads, o.backbone, o.soft_prompt, o.seeds, o.split, o.group, o.drop_rare, o.subword, o.viterbi)
     key = f"{plan.cache.path} {plan.cache.fingerprint} {of}"
     if key not in _CHOSEN:
