@@ -124,7 +124,9 @@ def build_table(
 
 def curve_name(curve: Curve) -> str:
     """Which curve it is, for a warning."""
-    return f"{curve.fits[0].target.name}, {curve.pooling}, {curve.fits[0].probe.name}"
+    fit = curve.fits[0]
+    pooled = "" if fit.probe.name.partition("+")[0] == curve.pooling else f"{curve.pooling}, "  # attention pools itself
+    return f"{fit.target.name}, {pooled}{fit.probe.name}"
 
 
 def best_layer(val_scores: Sequence[Sequence[float]] | NDArray[np.float64]) -> int:

@@ -134,6 +134,9 @@ def found_cache(out: str | os.PathLike[str], job: Job) -> Cache | CacheSummary |
 
 def same_model(cache: Json, model: str | os.PathLike[str] | None) -> ModelSource:
     """The model that made the cache whose spec is ``cache``, at ``model`` or on the hub. Raises ModelError if not."""
+    if model is not None and not isinstance(model, str | os.PathLike):
+        message = "must be a hub id or a path (probekit.attach takes a model in hand, with heads that train made)"
+        raise ModelError("model", message, f"a {type(model).__name__}")
     if model is not None:
         source = locate(os.fspath(model))
     else:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
+from transformers import AutoModel
 
 from probekit import extract, open_cache
 from probekit.api.predict import predict
@@ -87,6 +88,13 @@ def test_another_model_is_refused(fitted, tmp_path):
         predict(paths[0], ["good"], model=other)
     with pytest.raises(ModelError, match=r"--model: the states are of a local model .*; say where it is"):
         predict(paths[0], ["good"])
+
+
+def test_a_model_in_hand_is_refused(fitted, tiny_model):
+    with pytest.raises(ModelError) as raised:
+        predict(fitted[2][0], ["good"], model=AutoModel.from_pretrained(tiny_model))
+    allowed = "must be a hub id or a path (probekit.attach takes a model in hand, with heads that train made)"
+    assert str(raised.value) == f"model: {allowed}; got a BertModel"
 
 
 def test_a_changed_file_is_refused(fitted, tmp_path, tiny_model):
