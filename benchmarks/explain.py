@@ -76,7 +76,9 @@ def main() -> None:
         seconds = (time.process_time() - between - (between - begun)) / TIMED
         row = trust_table(found).iloc[0]
         gaps = np.array([one.first.gap for one in found])
-        within = "" if np.isnan(gaps).all() else f"{np.mean(gaps < 0.01):.0%}, {np.mean([o.first.steps for o in found]):.0f}"
+        within = (
+            "" if np.isnan(gaps).all() else f"{np.mean(gaps < 0.01):.0%}, {np.mean([o.first.steps for o in found]):.0f}"
+        )
         print(
             f"| {method} | {remove} | {baseline or ''} | {row['comprehensiveness']:.3f} | "
             f"{row['random_comprehensiveness']:.3f} | {row['beyond_random']:.3f} ({row['lower']:.3f} to "

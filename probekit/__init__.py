@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from probekit.api.train import train
     from probekit.api.verify import verify
     from probekit.errors import ProbekitError
-    from probekit.explain.intervention import InterventionResult
+    from probekit.explanation.intervention import InterventionResult
     from probekit.saved import save
     from probekit.spec import Result
     from probekit.store import Cache, open_cache
@@ -59,7 +59,7 @@ __all__ = [
 _HOME = {
     "Cache": "probekit.store",
     "HeadShape": "probekit.training.attach",
-    "InterventionResult": "probekit.explain.intervention",
+    "InterventionResult": "probekit.explanation.intervention",
     "ProbekitError": "probekit.errors",
     "ProbekitWarning": "probekit.api.probe",
     "Result": "probekit.spec",

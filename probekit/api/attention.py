@@ -14,8 +14,8 @@ from probekit.readspec import ReadSpec, RunOptions
 from probekit.spec import Listener, Silent
 
 if TYPE_CHECKING:
-    from probekit.explain.attention import AttentionPlan
-    from probekit.explain.attention_result import AttentionResult
+    from probekit.explanation.attention import AttentionPlan
+    from probekit.explanation.attention_result import AttentionResult
 
 
 def attention(
@@ -44,7 +44,7 @@ def attention(
     averaged, as half of each layer with half of the identity (Abnar and Zuidema, 2020): (n, n), a row says what of the
     tokens of the text is mixed into a token. ``hide_first``: pictures made of the result leave the first token's column
     out (the attention sink of Xiao et al., 2023) and let the rest of each row sum to 1; ``weights`` and ``rollout``
-    stay as they are, ``without_first`` of ``probekit.explain.attention_result`` gives the others. ``side``: of an
+    stay as they are, ``without_first`` of ``probekit.explanation.attention_result`` gives the others. ``side``: of an
     encoder-decoder model; that of the decoder is its self-attention, read one token late behind the start token.
     ``max_length``: a longer text is cut (None: at what the model can read). ``dtype``: to compute in, or "auto".
 
@@ -82,8 +82,8 @@ def plan_attention(model: str | os.PathLike[str], text: str, *, listener: Listen
     spec = ReadSpec(side=asked["side"], max_length=asked["max_length"], dtype=dtype)
     check_request(spec)
     source = locate(os.fspath(model), revision=asked["revision"])
-    from probekit.explain.attention import Asked  # here, because it loads torch
-    from probekit.explain.attention import plan_attention as plan
+    from probekit.explanation.attention import Asked  # here, because it loads torch
+    from probekit.explanation.attention import plan_attention as plan
 
     options = RunOptions(asked["device"], asked["threads"], trust_remote_code=asked["trust_remote_code"])
     what = Asked(layers, heads, bool(asked["rollout"]), bool(asked["hide_first"]))

@@ -21,7 +21,7 @@ from probekit.api.predict import (
 from probekit.api.probe import opened_caches
 from probekit.arguments import names, texts_of, whole
 from probekit.errors import SpecError
-from probekit.explain.results import (
+from probekit.explanation.results import (
     ALONGSIDE,
     BASELINES,
     DEFAULT_METHOD,
@@ -39,8 +39,8 @@ from probekit.spec import Json, Listener, Silent
 from probekit.store import Cache
 
 if TYPE_CHECKING:
-    from probekit.explain.opened import Opened, Reading
-    from probekit.explain.words import Bound
+    from probekit.explanation.opened import Opened, Reading
+    from probekit.explanation.words import Bound
 
 FEW = 20
 """Texts that are explained by more than one method where none is asked for."""
@@ -212,7 +212,7 @@ def _saved(
     path: Path, target: str | None, model: str | os.PathLike[str] | None, options: RunOptions, listener: Listener
 ) -> tuple[Json, Any]:
     """The card of what is saved at ``path``, and what opens it with its model."""
-    from probekit.explain import opened as opening  # here, because it loads torch
+    from probekit.explanation import opened as opening  # here, because it loads torch
 
     if not is_heads(path):
         saved = open_probe(find_probe(path, target, listener))
@@ -231,8 +231,8 @@ def explained(
     reading: Reading, bound: Sequence[Bound], card: Json, options: ExplainOptions, listener: Listener
 ) -> Iterator[Explanation]:
     """One explanation after the other."""
-    from probekit.explain.methods import possible
-    from probekit.explain.texts import Question, explain_texts
+    from probekit.explanation.methods import possible
+    from probekit.explanation.texts import Question, explain_texts
 
     more = ALONGSIDE if len(bound) <= FEW else ()
     methods = options.method or (DEFAULT_METHOD, *(method for method in more if possible(reading, bound[0], method)))
@@ -262,9 +262,9 @@ def explained_layers(
     listener: Listener,
 ) -> LayerExplanation:
     """Words x layers of the one text in ``bound``; the class that the opened probe predicts, if none is asked for."""
-    from probekit.explain.layers import explain_layers as by_layer
-    from probekit.explain.layers import fit_layers
-    from probekit.explain.texts import asked_answer
+    from probekit.explanation.layers import explain_layers as by_layer
+    from probekit.explanation.layers import fit_layers
+    from probekit.explanation.texts import asked_answer
 
     if len(bound) != 1:
         raise SpecError("--by-layer", "explains one text at a time", f"{len(bound)} texts")

@@ -19,8 +19,8 @@ from probekit.api.predict import find_probe, is_heads
 from probekit.api.probe import CacheLike, opened_caches
 from probekit.errors import SpecError
 from probekit.evaluate.names import cache_names
-from probekit.explain.erase import Floats, probe_directions
-from probekit.explain.intervention import (
+from probekit.explanation.erase import Floats, probe_directions
+from probekit.explanation.intervention import (
     MAX_ROWS,
     Asked,
     InterventionOptions,
@@ -120,7 +120,7 @@ def run_intervene(
     with opened_caches([cache]) as opened:
         plan = plan_intervention(opened[0], asked, options, name=cache_names(opened)[0])
         source = same_model(opened[0].spec, model)
-        from probekit.explain.intervene import run_intervention  # here, because it loads torch
+        from probekit.explanation.intervene import run_intervention  # here, because it loads torch
 
         found = run_intervention(plan, source, run, executor=executor, listener=listener)
     packages = ("probekit-layers", "torch", "transformers", "scikit-learn", "numpy")

@@ -12,8 +12,8 @@ from probekit.errors import SpecError
 from probekit.output import check_can_write
 
 if TYPE_CHECKING:
-    from probekit.explain.attention import AttentionPlan
-    from probekit.explain.attention_result import AttentionResult
+    from probekit.explanation.attention import AttentionPlan
+    from probekit.explanation.attention_result import AttentionResult
 
 MOST_NUMBERS = 10_000_000
 """In JSON: about 100 MB."""

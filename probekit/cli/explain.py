@@ -14,7 +14,7 @@ from probekit.errors import SpecError
 from probekit.output import check_can_write, write_whole
 
 if TYPE_CHECKING:
-    from probekit.explain.results import Explanation, LayerExplanation
+    from probekit.explanation.results import Explanation, LayerExplanation
 
 KINDS = {"--out": (".csv",), "--plot": (".png", ".svg", ".pdf"), "--html": (".html",)}
 TOP, LEAST, MANY = 10, 3, 50
@@ -150,7 +150,7 @@ def _write(
     of_data: bool,
 ) -> list[Path]:
     """The files that are asked for."""
-    from probekit.explain.data_set import text_table, word_table
+    from probekit.explanation.data_set import text_table, word_table
     from probekit.report.files import write_csv
 
     words = word_table(found) if of_data and found[0].all_words is not None else None
@@ -177,7 +177,7 @@ def _write(
 
 def _show(found: Sequence[Explanation], by: LayerExplanation | None, *, as_json: bool, of_data: bool) -> None:
     from probekit.cli.screen import screen, show_json
-    from probekit.explain.data_set import trust_table, word_table
+    from probekit.explanation.data_set import trust_table, word_table
     from probekit.report.explain_terminal import explained_layers, explained_text, word_lists
     from probekit.report.explain_trust import trust_lines
 

@@ -10,7 +10,7 @@ import typer
 from probekit.cli.probe import check_outputs
 
 if TYPE_CHECKING:
-    from probekit.explain.intervention import InterventionResult
+    from probekit.explanation.intervention import InterventionResult
 
 
 def intervene(
@@ -51,7 +51,7 @@ def intervene(
     run on what is left. How far probes there fall, the model's next-token loss and its own answer, stands beside the
     same for random directions.
     """
-    from probekit.explain.intervention import InterventionOptions, answer_words
+    from probekit.explanation.intervention import InterventionOptions, answer_words
     from probekit.readspec import RunOptions
 
     options = InterventionOptions(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.explain.attention_result import AttentionResult
+from probekit.explanation.attention_result import AttentionResult
 from probekit.output import write_whole
 from probekit.plain import plain
 from probekit.report.figure import UNDATED

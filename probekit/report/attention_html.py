@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.explain.attention_result import AttentionResult
+from probekit.explanation.attention_result import AttentionResult
 from probekit.output import write_whole
 from probekit.plain import plain, plain_lines
 from probekit.spec import Json

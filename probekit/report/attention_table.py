@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.explain.attention_result import AttentionResult
+from probekit.explanation.attention_result import AttentionResult
 from probekit.plain import plain
 from probekit.report.labels import number
 from probekit.report.layout import ByWidth, Cells, one_table, width_of

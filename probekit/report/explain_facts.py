@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.explain.results import METHODS, Explanation, Importance, LayerExplanation, Trust
+from probekit.explanation.results import METHODS, Explanation, Importance, LayerExplanation, Trust
 from probekit.plain import plain
 from probekit.report.labels import METRIC_LABELS, MOST_DECIMALS, number
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.explain.data_set import top_words
-from probekit.explain.results import Explanation, LayerExplanation
+from probekit.explanation.data_set import top_words
+from probekit.explanation.results import Explanation, LayerExplanation
 from probekit.plain import plain, plain_lines
 from probekit.report.explain_facts import (
     answers_of,

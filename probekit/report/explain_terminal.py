@@ -12,8 +12,8 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from probekit.explain.data_set import top_words
-from probekit.explain.results import Explanation, LayerExplanation
+from probekit.explanation.data_set import top_words
+from probekit.explanation.results import Explanation, LayerExplanation
 from probekit.plain import plain, plain_lines
 from probekit.report.bars import scale_of
 from probekit.report.explain_facts import (

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from probekit.explain.results import WORD_COLUMNS, Explanation, Importance, LayerExplanation, Trust
+from probekit.explanation.results import WORD_COLUMNS, Explanation, Importance, LayerExplanation, Trust
 
 SHORT = "The movie was fantastic and the acting was superb."
 LONG = (

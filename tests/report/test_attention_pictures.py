@@ -15,7 +15,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from probekit.cli import run
-from probekit.explain.attention_result import AttentionResult
+from probekit.explanation.attention_result import AttentionResult
 from probekit.report.attention_figure import _any_script, attention_figure, draw_attention
 from probekit.report.attention_html import attention_page, write_attention
 from probekit.report.attention_table import strongest

@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from probekit.explain.results import Trust
+from probekit.explanation.results import Trust
 from probekit.report.explain_facts import MOST_GAP, checks, title
 from probekit.report.explain_terminal import explained_layers, explained_text, word_lists
 from tests.report.made_explanations import (
@@ -162,7 +162,7 @@ def test_the_gap_of_integrated_gradients(gap):
 
 
 def test_the_limit_of_the_gap_is_that_of_the_method():
-    from probekit.explain import methods
+    from probekit.explanation import methods
 
     assert MOST_GAP == methods.GAP
 

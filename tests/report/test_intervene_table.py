@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from probekit.explain.effects_said import verdict
-from probekit.explain.intervention import INTERVENTION_COLUMNS
+from probekit.explanation.effects_said import verdict
+from probekit.explanation.intervention import INTERVENTION_COLUMNS
 from probekit.report.intervene_figure import draw_intervention
 from probekit.report.intervene_table import intervene_table
 

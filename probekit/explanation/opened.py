@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from probekit.errors import InputError, SpecError
-from probekit.explain.twins import ClassOdds, InDouble, has_twin, torch_twin
-from probekit.explain.words import Bound, bind
+from probekit.explanation.twins import ClassOdds, InDouble, has_twin, torch_twin
+from probekit.explanation.words import Bound, bind
 from probekit.extraction.reader import Reader, open_reader, prepare
 from probekit.heads.losses import CLASSES, LABELS
 from probekit.heads.modules import Read

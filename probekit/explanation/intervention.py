@@ -21,7 +21,7 @@ from probekit.evaluate.plan import ProbeOptions, prepare
 from probekit.evaluate.run import plan_fits
 from probekit.evaluate.states import as_floats
 from probekit.evaluate.table import Origin
-from probekit.explain.erase import (
+from probekit.explanation.erase import (
     ERASERS,
     Change,
     Floats,

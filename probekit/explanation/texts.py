@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from probekit.errors import SpecError
-from probekit.explain.methods import Asked, Moved, moved
-from probekit.explain.opened import Reading, Scorer
-from probekit.explain.results import Explanation, Importance, Settings, Trust
-from probekit.explain.trust import agreement, answer_of, trusts
-from probekit.explain.words import Bound
+from probekit.explanation.methods import Asked, Moved, moved
+from probekit.explanation.opened import Reading, Scorer
+from probekit.explanation.results import Explanation, Importance, Settings, Trust
+from probekit.explanation.trust import agreement, answer_of, trusts
+from probekit.explanation.words import Bound
 from probekit.tasks.words import OUTSIDE
 
 

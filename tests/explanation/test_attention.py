@@ -16,7 +16,7 @@ import transformers
 import probekit
 from probekit.cli import run
 from probekit.errors import InputError, ModelError, ProbekitError, SpecError
-from probekit.explain.attention_result import without_first
+from probekit.explanation.attention_result import without_first
 from probekit.models.attention import attention_form, stream_attention
 from probekit.models.backbone import prepare
 from tests.models.families import FAMILIES, build
@@ -285,7 +285,7 @@ def test_attention_that_is_not_finite(tmp_path, capsys):
 
 
 def test_more_than_there_is_memory_for_is_refused_before_the_pass(tiny_model, monkeypatch):
-    from probekit.explain import attention
+    from probekit.explanation import attention
 
     def never(*_args, **_kwargs):
         raise AssertionError("the pass began")
@@ -302,7 +302,7 @@ def test_more_than_there_is_memory_for_is_refused_before_the_pass(tiny_model, mo
 
 
 def test_free_memory_is_between_nothing_and_all():
-    from probekit.explain.attention import free_memory
+    from probekit.explanation.attention import free_memory
 
     assert 0 < free_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -324,7 +324,7 @@ def test_two_thousand_tokens(tmp_path, capsys):
 
 
 def test_rollout_needs_attention_in_every_layer_and_no_encoder_beside_it(monkeypatch):
-    from probekit.explain.attention import _check_rollout
+    from probekit.explanation.attention import _check_rollout
     from probekit.models.attention import AttentionForm
 
     hybrid = AttentionForm((0, 2, 0), layerwise=True)

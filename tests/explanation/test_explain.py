@@ -11,8 +11,7 @@ import pytest
 from scipy.special import logit
 from scipy.stats import spearmanr
 
-from probekit import extract, predict, probe, save, train
-from probekit.api.explain import explain, explain_layers
+from probekit import explain, explain_layers, extract, predict, probe, save, train
 from probekit.cli import run
 from probekit.errors import InputError, ProbekitError, SpecError
 from tests.training.trained import table

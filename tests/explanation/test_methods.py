@@ -10,11 +10,11 @@ import torch
 import transformers
 
 from probekit.errors import InputError, SpecError
-from probekit.explain.methods import METHOD_OF, STEPS, Asked, _look, _mean_slopes, moved
-from probekit.explain.results import METHODS, Settings
+from probekit.explanation.methods import METHOD_OF, STEPS, Asked, _look, _mean_slopes, moved
+from probekit.explanation.results import METHODS, Settings
 from probekit.models.look_ups import look_ups
 from probekit.models.relevance import find_rules, relevance
-from tests.explain.made_up import IDS, MASK_ID, UNIT, WORDS, bound, reading, unpadded
+from tests.explanation.made_up import IDS, MASK_ID, UNIT, WORDS, bound, reading, unpadded
 from tests.models.families import FAMILIES, build, reference_states
 
 COMMON = ("bert", "llama", "gpt2", "t5", "bart-decoder", "mamba", "modernbert")

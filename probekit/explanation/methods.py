@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probekit.errors import InputError, SpecError
-from probekit.explain.opened import Reading
-from probekit.explain.results import Settings
-from probekit.explain.words import Bound
+from probekit.explanation.opened import Reading
+from probekit.explanation.results import Settings
+from probekit.explanation.words import Bound
 from probekit.models.live import model_type
 from probekit.models.look_ups import look_ups
 from probekit.models.relevance import find_rules, relevance

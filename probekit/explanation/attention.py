@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probekit.errors import InputError, ModelError, SpecError
-from probekit.explain.attention_result import AttentionResult
+from probekit.explanation.attention_result import AttentionResult
 from probekit.extraction.reader import Reader, open_reader
 from probekit.extraction.request import asked_layers
 from probekit.layers import LayerChoice, choose_layers, layer_range, layers_text

@@ -20,23 +20,23 @@ from probekit import ProbekitError, extract, intervene, open_cache, probe, save,
 from probekit.api.intervene import _asked
 from probekit.cli import run
 from probekit.evaluate.run import plan_fits
-from probekit.explain import upper as upper_module
-from probekit.explain.effects import BINS, _auroc_of_counts
-from probekit.explain.erase import leace, moments
-from probekit.explain.intervention import (
+from probekit.explanation import upper as upper_module
+from probekit.explanation.effects import BINS, _auroc_of_counts
+from probekit.explanation.erase import leace, moments
+from probekit.explanation.intervention import (
     INTERVENTION_COLUMNS,
     InterventionOptions,
     answer_words,
     plan_intervention,
 )
-from probekit.explain.upper import UpperRequest, open_upper
+from probekit.explanation.upper import UpperRequest, open_upper
 from probekit.extraction.request import same_model
 from probekit.readspec import RunOptions
 from probekit.report import table_csv
 from probekit.saved import load_probe
 from probekit.spec import Silent
 from probekit.training.saved_heads import load_heads
-from tests.explain.planted import planted_table, save_planted
+from tests.explanation.planted import planted_table, save_planted
 from tests.packaged import smollm2
 from tests.tiny import save_tiny_bert
 from tests.training.trained import table as tiny_table

@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
 
 from probekit.errors import InputError, SpecError
-from probekit.explain.erase import (
+from probekit.explanation.erase import (
     along,
     along_direction,
     class_distance,

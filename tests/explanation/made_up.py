@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from probekit.explain.opened import Opened, Reading, Scorer
-from probekit.explain.twins import ClassOdds
-from probekit.explain.words import Bound
+from probekit.explanation.opened import Opened, Reading, Scorer
+from probekit.explanation.twins import ClassOdds
+from probekit.explanation.words import Bound
 from probekit.extraction.reader import Reader
 from probekit.models.backbone import prepare
 from probekit.models.live import for_training

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from probekit.errors import CacheError, ModelError, SpecError
-from probekit.explain.erase import Change, Floats
+from probekit.explanation.erase import Change, Floats
 from probekit.extraction.reader import Reader, open_reader
 from probekit.heads.loop import Rows
 from probekit.heads.modules import dense, tokens

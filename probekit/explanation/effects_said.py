@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from probekit.explain.intervention import LOSS, PROBE
+from probekit.explanation.intervention import LOSS, PROBE
 from probekit.spec import Json
 
 if TYPE_CHECKING:

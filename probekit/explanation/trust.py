@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from probekit.explain.methods import Asked, removed
-from probekit.explain.opened import Reading
-from probekit.explain.results import Settings, Trust
+from probekit.explanation.methods import Asked, removed
+from probekit.explanation.opened import Reading
+from probekit.explanation.results import Settings, Trust
 
 SHARE = 0.2
 """Of the words that are taken out, at least one."""

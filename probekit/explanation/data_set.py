@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probekit.explain.results import TRUST_COLUMNS, WORD_COLUMNS, Explanation, Trust
+from probekit.explanation.results import TRUST_COLUMNS, WORD_COLUMNS, Explanation, Trust
 from probekit.spec import Json
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.multioutput import MultiOutputClassifier
 
 from probekit.errors import SpecError
-from probekit.explain.twins import CERTAIN, ClassOdds, has_twin, torch_twin
+from probekit.explanation.twins import CERTAIN, ClassOdds, has_twin, torch_twin
 from probekit.heads.estimators import HeadClassifier, HeadRegressor
 from probekit.heads.modules import Ragged
 from probekit.probes import PROBES
@@ -103,7 +103,9 @@ def test_a_kind_without_a_twin_is_named():
     X = states()
     knn = fitted("knn", labels(X, 2))
     assert not has_twin(knn)
-    with pytest.raises(SpecError, match="probe knn: has a gradient for .*occlusion needs none; got KNeighborsClassifier"):
+    with pytest.raises(
+        SpecError, match="probe knn: has a gradient for .*occlusion needs none; got KNeighborsClassifier"
+    ):
         torch_twin(knn, "probe knn")
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probekit.errors import DiskError, InputError
-from probekit.explain.effects import Spoken, StatesAbove, score
-from probekit.explain.erase import Change
-from probekit.explain.intervention import InterventionPlan, InterventionResult, as_record
-from probekit.explain.upper import Above, Upper, UpperRequest, open_upper
+from probekit.explanation.effects import Spoken, StatesAbove, score
+from probekit.explanation.erase import Change
+from probekit.explanation.intervention import InterventionPlan, InterventionResult, as_record
+from probekit.explanation.upper import Above, Upper, UpperRequest, open_upper
 from probekit.models.source import ModelSource
 from probekit.readspec import RunOptions
 from probekit.spec import Listener

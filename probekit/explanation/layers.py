@@ -16,12 +16,12 @@ from probekit.evaluate.fit import Fit, Outcome, Place, fit_layer
 from probekit.evaluate.plan import ProbeOptions, ProbePlan, prepare
 from probekit.evaluate.run import plan_fits
 from probekit.evaluate.states import LayerReader
-from probekit.explain.methods import Asked, moved, removed
-from probekit.explain.opened import Reading, Scorer, probe_scorer
-from probekit.explain.results import LayerExplanation, Settings
-from probekit.explain.texts import answer_index
-from probekit.explain.trust import SHARE
-from probekit.explain.words import Bound
+from probekit.explanation.methods import Asked, moved, removed
+from probekit.explanation.opened import Reading, Scorer, probe_scorer
+from probekit.explanation.results import LayerExplanation, Settings
+from probekit.explanation.texts import answer_index
+from probekit.explanation.trust import SHARE
+from probekit.explanation.words import Bound
 from probekit.probes import PROBES
 from probekit.readspec import different_for_card
 from probekit.spec import Json, Listener

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from probekit.evaluate.executor import Counter, run_units
 from probekit.evaluate.fit import Elsewhere, LayerOutcomes, Outcome, Place, fit_layer
 from probekit.evaluate.states import LayerReader
-from probekit.explain.effects_said import verdict
-from probekit.explain.intervention import (
+from probekit.explanation.effects_said import verdict
+from probekit.explanation.intervention import (
     ANSWER,
     INTERVENTION_COLUMNS,
     LOSS,
