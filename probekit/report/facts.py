@@ -21,7 +21,7 @@ CURVE = (
 """The columns whose values are one throughout a curve; a table has some of them."""
 
 TITLES = {
-    "layers": "{target}: {metric} of a {probe}, {pooling}, {model}",
+    "layers": "{target}: {metric} of {a} {probe}, {pooling}, {model}",
     "classes": "{target} by class: {probe}, {pooling}, layer {layer}",
     "shots": "{target}: {metric} after few {few}, {protocol} protocol, {pooling}",
     "transfer": "{target}: {metric} on each data set, {probe}, {pooling}",
@@ -82,6 +82,7 @@ def titled_curves(table: pd.DataFrame, kind: str) -> Iterator[tuple[pd.DataFrame
         metric = first.get("metric")
         few = next((task.few for task in TASKS.values() if task.metric == metric), "")
         said = first | _parts(first) | {"metric": METRIC_LABELS.get(str(metric), ""), "few": few}
+        said["a"] = "an" if str(first.get("probe"))[:1] in tuple("aeiou") else "a"
         yield rows, title.format(**said)
 
 

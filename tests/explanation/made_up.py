@@ -80,7 +80,9 @@ def unpadded(found, sequences):
     for ids in sequences:
         states = []
         alone = replace(backbone, position_start=None, single=False)
-        alone.stream([list(map(int, ids))], layers=scorer.place.layers, receive=lambda _k, s: states.append(s.clone()))
+        alone.stream(
+            [list(map(int, ids))], layers=scorer.place.layers, receive=lambda _k, s, to=states: to.append(s.clone())
+        )
         rows.append(scorer.score(states[0].mean(0, keepdim=True))[0].numpy())
     return np.array(rows)
 

@@ -186,7 +186,7 @@ def test_what_can_not_be_explained_is_said_in_one_line(made):
             one(made, "label", text=text)
     with pytest.raises(InputError, match="must not be empty"):
         one(made, "label", text="  ")
-    with pytest.raises(ProbekitError, match="there is no|must be"):
+    with pytest.raises(ProbekitError, match=r"there is no|must be"):
         explain(folder / "nothing", TEXT, model=model, **OPTIONS)
 
 
@@ -260,7 +260,7 @@ def test_the_text_baselines_words_are_those_of_scikit_learn(made):
 def test_a_cache_that_was_read_otherwise_is_refused(made, tmp_path):
     folder, model, _ = made
     other = extract(model, table(40), out=tmp_path / "c.h5", prompt="the {text}", dtype="float32")
-    with pytest.raises(SpecError, match="--by-layer c.h5: must have the prompt that the probe was fitted on: None"):
+    with pytest.raises(SpecError, match=r"--by-layer c\.h5: must have the prompt that the probe was fitted on: None"):
         explain_layers(folder / "label", TEXT, other, model=model, **OPTIONS)
 
 
