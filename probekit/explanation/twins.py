@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_selection import SelectKBest, VarianceThreshold
@@ -214,6 +215,12 @@ def _scaler(step: StandardScaler) -> tuple[nn.Module, bool]:
     return Scaled(mean, 1.0 if step.scale_ is None else step.scale_), False
 
 
+def _rotated(step: PCA) -> tuple[nn.Module, bool]:
+    scale = np.sqrt(step.explained_variance_) if step.whiten else np.ones(len(step.components_))
+    rotation = step.components_.T / scale
+    return Affine(rotation, -step.mean_ @ rotation), False
+
+
 def _linear_classifier(step: Any) -> tuple[nn.Module, bool]:
     return Affine(np.atleast_2d(step.coef_).T, step.intercept_), False
 
@@ -283,6 +290,7 @@ TWINS: dict[type, Twin] = {
     StandardScaler: _scaler,
     VarianceThreshold: _selected,
     SelectKBest: _selected,
+    PCA: _rotated,
     LogisticRegression: _linear_classifier,
     LinearDiscriminantAnalysis: _linear_classifier,
     NearestCentroid: _centroid,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,16 @@ from numpy.typing import NDArray
 from probekit.inputs.raw_words import split_words
 from probekit.models.alignment import span_of_tokens
 from probekit.models.tokens import Encoded
+
+UNSPACED = (
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x3040, 0x30FF),
+    (0x3400, 0x9FFF),
+    (0x20000, 0x3FFFF),
+)
+"""Characters of scripts that put no blanks between words: Thai, Lao, Burmese, Khmer, kana, Chinese characters."""
 
 Spans = tuple[tuple[int, int], ...]
 """First characters, and those after the last."""
@@ -88,8 +99,11 @@ def bind(
 
 
 def _whole_words(text: str, offsets: NDArray[np.int32]) -> Spans:
-    """Where the words of ``text`` are; those that one token has characters of count as one word ("!!!")."""
-    words = split_words(text)
+    """Where the words of ``text`` are; those that one token has characters of count as one word ("!!!").
+
+    Where a script has no blanks between words, a character is a word, and several that share a token are one.
+    """
+    words = [part for word in split_words(text) for part in _characters(text, *word)]
     if not words:
         return ()
     starts, ends = np.array(words).T
@@ -101,3 +115,21 @@ def _whole_words(text: str, offsets: NDArray[np.int32]) -> Spans:
     begin = np.flatnonzero(~joined)
     end = np.append(begin[1:], len(words)) - 1
     return tuple((int(starts[i]), int(ends[j])) for i, j in zip(begin, end, strict=True))
+
+
+def _characters(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The word itself, or its characters (with the marks that belong to them) in a script without blanks."""
+    if not any(_unspaced(c) for c in text[start:end]):
+        yield start, end
+        return
+    begin = start
+    for i in range(start + 1, end):
+        apart = _unspaced(text[i]) or _unspaced(text[i - 1])
+        if apart and not unicodedata.category(text[i]).startswith("M"):
+            yield begin, i
+            begin = i
+    yield begin, end
+
+
+def _unspaced(character: str) -> bool:
+    return any(first <= ord(character) <= last for first, last in UNSPACED)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.special import expit
+from scipy.special import expit, logit
+from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from probekit.errors import SpecError
 from probekit.explanation.twins import CERTAIN, ClassOdds, has_twin, torch_twin
@@ -48,7 +52,7 @@ def test_log_odds_of_classes_are_those_of_scikit_learns_probabilities(name, n_cl
     p = estimator.predict_proba(new)
     np.testing.assert_allclose(expit(got.numpy()), p, atol=1e-5)
     clear = (p > 1e-3) & (p < 1 - 1e-3)  # (scikit-learn computes in float32)
-    np.testing.assert_allclose(got.numpy()[clear], np.log(p / (1 - p))[clear], atol=1e-3, rtol=1e-3)
+    np.testing.assert_allclose(got.numpy()[clear], logit(p[clear]), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", sorted(set(OF_NUMBERS) - NO_TWIN))
@@ -59,6 +63,15 @@ def test_numbers_are_those_that_scikit_learn_predicts(name):
     new = states(seed=5)
     got = torch_twin(estimator, name)(torch.from_numpy(new)).numpy()[:, 0]
     np.testing.assert_allclose(got, estimator.predict(new), atol=1e-5 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_users_pca_has_a_twin(whiten):
+    X = states()
+    mine = make_pipeline(StandardScaler(), PCA(4, whiten=whiten), LogisticRegression())
+    mine.fit(X, labels(X, 3))
+    got = torch_twin(mine, "mine")(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(expit(got), mine.predict_proba(X), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["logistic", "lda"])
