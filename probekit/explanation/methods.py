@@ -21,7 +21,7 @@ from probekit.explanation.results import Settings
 from probekit.explanation.words import Bound
 from probekit.models.live import model_type
 from probekit.models.look_ups import look_ups
-from probekit.models.relevance import find_rules, relevance
+from probekit.models.relevance import relevance
 
 STEPS = (24, 48, 96, 192)
 """Of integrated gradients, until the gap is small enough."""
@@ -82,8 +82,7 @@ def occlusion(reading: Reading, asked: Asked, settings: Settings) -> Moved:
 
 def lrp(reading: Reading, asked: Asked, _settings: Settings) -> Moved:
     """Relevance by AttnLRP's rules (Achtibat et al. 2024): one pass forward, one backward."""
-    rules = find_rules(reading.backbone, asked.bound.ids)
-    return _gradient(reading, asked, _times_input, relevance(reading.backbone, rules))
+    return _gradient(reading, asked, _times_input, relevance(reading.backbone, reading.rules))
 
 
 def gradient_x_input(reading: Reading, asked: Asked, _settings: Settings) -> Moved:
@@ -149,7 +148,7 @@ def possible(reading: Reading, bound: Bound, method: str) -> bool:
         return False
     try:
         if method == "lrp":
-            find_rules(reading.backbone, bound.ids)
+            relevance(reading.backbone, reading.rules)
         _pass(reading, Asked(bound, (0,)), bound, None, n_rows=1)
     except SpecError:
         return False

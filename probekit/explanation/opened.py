@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from probekit.heads.losses import CLASSES, LABELS
 from probekit.heads.modules import Read
 from probekit.models.backbone import Backbone
 from probekit.models.live import for_training
+from probekit.models.relevance import Rules, find_rules
 from probekit.models.source import ModelSource
 from probekit.ragged import RaggedArray
 from probekit.readspec import ReadSpec, RunOptions
@@ -119,6 +121,11 @@ class Reading:
 
     opened: Opened
     backbone: Backbone
+
+    @cached_property
+    def rules(self) -> Rules:
+        """Of relevance; found once, for they are the model's and not a text's. Raises as ``find_rules``."""
+        return find_rules(self.backbone, np.arange(1, 9) % (self.backbone.vocabulary or 9))
 
     def scores(self, variants: Sequence[Bound], *, at: int = 0) -> NDArray[np.float64]:
         """(n_variants, n_answers) without gradients; ``at``: which word's, for tags."""
