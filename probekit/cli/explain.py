@@ -50,7 +50,8 @@ def explain(
     ] = None,
     remove: Annotated[str, typer.Option(help="How words are left out: delete or mask.")] = "delete",
     baseline: Annotated[
-        str | None, typer.Option(help="Of integrated gradients: mask, pad or zero. [default: the first there is]")
+        str | None,
+        typer.Option(help="Of integrated gradients: mask, pad or zero. [default: mask; zero where there is none]"),
     ] = None,
     by_layer: Annotated[
         Path | None, typer.Option(metavar="CACHE", help="Words x layers, by a probe fitted at every layer of CACHE.")
