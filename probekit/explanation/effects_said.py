@@ -67,7 +67,9 @@ def _spoken_verdict(row: Json, *, steered: bool) -> str:
 
 
 def _beyond(row: Json) -> str:
-    return f"{row['beyond_random']:.3f} more than with random directions (95% interval {_interval(row, 'ci')})"
+    beyond = row["beyond_random"]
+    than = f"{abs(beyond):.3f} {'less' if beyond < 0 else 'more'} than with random directions"
+    return f"{than} (95% interval of the difference {_interval(row, 'ci')})"
 
 
 def _interval(row: Json, name: str) -> str:
