@@ -73,7 +73,7 @@ def _ragged(examples: Examples) -> Iterator[str]:
 
 def run_job(job: Job, out: str | os.PathLike[str], *, options: RunOptions, listener: Listener) -> Cache:
     """Open the cache ``out`` if it is what is asked for, else make it or go on with it."""
-    if not Path(out).expanduser().resolve().parent.is_dir():
+    if not Path(os.path.expanduser(out)).resolve().parent.is_dir():
         raise CacheError(f"--out {out}", "the folder must exist", str(Path(out).parent))
     if not options.overwrite:
         found = found_cache(out, job)

@@ -53,7 +53,7 @@ def locate(model: str | Path, *, revision: str | None = None) -> ModelSource:
 
     Raises ModelError where nothing is there, or no model, and for a revision of something that has none.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if path.exists():
         if revision is not None:
             raise ModelError(

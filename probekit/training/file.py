@@ -7,6 +7,7 @@ read as version 1.2 has it: ``yes`` and ``no`` are text, ``1e-3`` is a number. T
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -72,13 +73,13 @@ def read_train_file(path: Path) -> TrainFile:
     except SpecError as error:
         raise in_file(error, name, _in_fields(error.allowed)) from None
     folder = path.parent
-    here = model is not None and (folder / Path(model).expanduser()).exists()
+    here = model is not None and (folder / Path(os.path.expanduser(model))).exists()
     return TrainFile(
-        cache=folder / cache.expanduser(),
+        cache=folder / os.path.expanduser(cache),
         options=options,
         run=run,
-        out=None if out is None else folder / Path(out).expanduser(),
-        model=str(folder / Path(model).expanduser()) if here else model,
+        out=None if out is None else folder / Path(os.path.expanduser(out)),
+        model=str(folder / Path(os.path.expanduser(model))) if here else model,
         prompts=prompts,
         jobs=jobs,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def doubt_of_origin(model: Any, cache: Json) -> str:
     if not where:
         return "it does not say where it is from"
     commit = getattr(model.config, "_commit_hash", None)  # (transformers 5.23 says none)
-    folder = Path(where).expanduser()
+    folder = Path(os.path.expanduser(where))
     is_local = folder.is_dir() and not commit
     if is_local != expected.startswith("sha256:"):
         there = "local" if is_local else "on the hub"

@@ -46,8 +46,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def each(cases):
-    """Networks take most of the time: by default two of them are tried, on numbers."""
-    left_out = {(name, True) for name in ("mlp", "mlp-torch", "attention")} | {("mlp-torch", False)}
+    """Networks take most of the time: by default one of them is tried, on numbers."""
+    left_out = {(name, True) for name in ("mlp", "mlp-torch", "attention")} | {
+        (name, False) for name in ("mlp", "mlp-torch")
+    }
     slow = {case: pytest.mark.slow for case in cases if (case.name, case.of_classes) in left_out}
     return pytest.mark.parametrize("case", [pytest.param(c, marks=slow.get(c, ())) for c in cases], ids=str)
 

@@ -216,7 +216,7 @@ def test_ridge_and_several_labels():
     assert probe_directions(several, "").shape == (D, 2)  # a label that all have has none
 
 
-@pytest.mark.parametrize("name", ["mlp", "knn"])
+@pytest.mark.parametrize("name", [pytest.param("mlp", marks=pytest.mark.slow), "knn"])
 def test_what_is_not_linear_has_no_direction(name):
     X, codes = states(4)
     fit = PROBES[name].fit(X, codes, folds=inner_folds(codes, stratify=True, groups=None, seed=0), seed=0)

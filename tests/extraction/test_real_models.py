@@ -27,7 +27,7 @@ TEXTS = [
 TOLERANCE = 2e-5  # of the layer's largest value, in float32
 
 
-@pytest.fixture(scope="module", params=["minilm", "smollm2"])
+@pytest.fixture(scope="module", params=["minilm", pytest.param("smollm2", marks=pytest.mark.slow)])
 def real(request):
     """The model's path, and transformers' own model and tokenizer (a GGUF takes long, so it is loaded once)."""
     path = {"minilm": minilm, "smollm2": smollm2}[request.param]()

@@ -332,7 +332,7 @@ def test_without_peft(monkeypatch):
     backbone = ready("bert")
     with (
         for_training(backbone) as padded,
-        pytest.raises(SpecError, match=r"--backbone lora: needs the package peft: pip"),
+        pytest.raises(SpecError, match=r"--backbone lora: needs the package peft: in the clone, pip install"),
     ):
         add_lora(padded, layers=(3,), **LORA)
 

@@ -53,7 +53,7 @@ SLOW = pytest.mark.slow
     [
         *((n, share) for n in (2, 3) for share in (0.0, 0.05, 0.3)),
         *(pytest.param(12, share, marks=SLOW) for share in (0.0, 0.05, 0.3)),
-        (7, 0.05),
+        pytest.param(7, 0.05, marks=SLOW),
     ],
 )
 def test_classes_as_scikit_learn_has_them(n_classes, telling):
