@@ -33,7 +33,7 @@ from probekit.explanation.results import (
 )
 from probekit.extraction.request import same_model
 from probekit.inputs.raw_words import split_words
-from probekit.readspec import RunOptions
+from probekit.readspec import RunOptions, different_for_card
 from probekit.saved import of_words
 from probekit.spec import Json, Listener, Silent
 from probekit.store import Cache
@@ -166,9 +166,22 @@ def explain_layers(
     options = ExplainOptions(method, answer, word, remove, baseline)
     run = RunOptions(device, threads, trust_remote_code=trust_remote_code)
     listener = listener or Silent()
-    check = options.check
+
+    def check(card: Json) -> None:
+        options.check(card)
+        check_cache(cache, card)
+
     with opened_texts(probe, [text], target=target, model=model, options=run, check=check, listener=listener) as found:
         return explained_layers(*found, options, cache, layers=layers, listener=listener)
+
+
+def check_cache(cache: Cache | str | os.PathLike[str], card: Json) -> None:
+    """Raise SpecError for a cache whose layers the probe of ``card`` can't be fitted on."""
+    with opened_caches([cache]) as (opened,):
+        if differs := different_for_card(card["cache"], opened.spec):
+            name, mine, others = differs
+            message = f"must have the {name} that the probe was fitted on: {mine}"
+            raise SpecError(f"--by-layer {opened.path.name}", message, str(others))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 
 from probekit.cli.predict import check_use, given_texts
 from probekit.errors import SpecError
-from probekit.output import check_can_write, write_whole
+from probekit.output import check_can_write, side_path, write_whole
 
 if TYPE_CHECKING:
     from probekit.explanation.results import Explanation, LayerExplanation
@@ -59,7 +59,11 @@ def explain(
     layers: Annotated[str, typer.Option(help="Of CACHE: all, 0,6,12, 0:12:2 or -1.")] = "all",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A CSV: each word of each text; of DATA the mean of every word type."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="A CSV: each word of each text; of DATA the mean of each word type; layers in OUT.layers.csv.",
+        ),
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf.")] = None,
     html: Annotated[Path | None, typer.Option(help="A page that needs no network.")] = None,
@@ -79,14 +83,14 @@ def explain(
     """
     asked = locals().copy()
     check_use("explain", probe, data or [], text or [], column)
-    _check_outputs({"--out": out, "--plot": plot, "--html": html}, overwrite=overwrite)
+    _check_outputs({"--out": out, "--plot": plot, "--html": html}, by_layer=by_layer is not None, overwrite=overwrite)
     if by_layer is not None and (data or len(text or []) > 1):
         raise SpecError("--by-layer", "explains one text at a time", "DATA" if data else f"{len(text or [])} texts")
     if by_layer is None and layers != "all":
         raise SpecError(f"--layers {layers}", "goes with --by-layer")
     if by_layer is not None and not by_layer.exists():
         raise SpecError(f"--by-layer {by_layer}", "there is no such cache")
-    from probekit.api.explain import ExplainOptions, explained, explained_layers, opened_texts
+    from probekit.api.explain import ExplainOptions, check_cache, explained, explained_layers, opened_texts
     from probekit.api.predict import found_card, reads_spans
     from probekit.cli.progress import Bars
     from probekit.extraction.spans import END, START, character_spans
@@ -99,6 +103,8 @@ def explain(
     with Bars() as bars:
         path, card = found_card(probe, target, bars)
         options.check(card)
+        if by_layer is not None:
+            check_cache(by_layer, card)
         places: dict[str, Any] = {}
         if of_words(card):
             places["words"] = None if examples is None else examples.words
@@ -131,7 +137,7 @@ def explain(
         say(f"wrote {', '.join(map(str, written))}")
 
 
-def _check_outputs(outputs: dict[str, Path | None], *, overwrite: bool) -> None:
+def _check_outputs(outputs: dict[str, Path | None], *, by_layer: bool, overwrite: bool) -> None:
     """Raise SpecError before the work for what could not be written after it."""
     for option, path in outputs.items():
         if path is None:
@@ -139,6 +145,8 @@ def _check_outputs(outputs: dict[str, Path | None], *, overwrite: bool) -> None:
         if path.suffix not in KINDS[option]:
             raise SpecError(f"{option} {path}", f"must end in {' or '.join(KINDS[option])}")
         check_can_write(option, path, overwrite=overwrite)
+    if by_layer and outputs["--out"] is not None:
+        check_can_write("--out", side_path(outputs["--out"], "layers"), overwrite=overwrite)
 
 
 def _write(
@@ -151,13 +159,15 @@ def _write(
     of_data: bool,
 ) -> list[Path]:
     """The files that are asked for."""
-    from probekit.explanation.data_set import text_table, word_table
+    from probekit.explanation.data_set import layer_table, text_table, word_table
     from probekit.report.files import write_csv
 
     words = word_table(found) if of_data and found[0].all_words is not None else None
     written = []
     if out is not None:
         written.append(write_csv(text_table(found) if words is None else words, out))
+        if by is not None:
+            written.append(write_csv(layer_table(by), side_path(out, "layers")))
     if plot is not None:
         from probekit.report.explain_figure import draw_explanations, draw_layers, draw_words
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probekit.explanation.results import TRUST_COLUMNS, WORD_COLUMNS, Explanation, Trust
+from probekit.explanation.results import TRUST_COLUMNS, WORD_COLUMNS, Explanation, LayerExplanation, Trust
 from probekit.spec import Json
 
 if TYPE_CHECKING:
@@ -67,6 +67,22 @@ def text_table(explanations: Sequence[Explanation]) -> pd.DataFrame:
         for w, (a, b) in enumerate(one.words):
             by_method = {part.method: part.words[w] for part in one.importances}
             rows.append({**said, "start": a, "end": b, "word": one.word(w), **by_method})
+    return pd.DataFrame(rows)
+
+
+def layer_table(layers: LayerExplanation) -> pd.DataFrame:
+    """A row for each layer and word: importance there, the layer's score and share, the text baseline's loss."""
+    import pandas as pd
+
+    rows: list[Json] = []
+    for k, layer in enumerate(layers.layers):
+        of_layer = {"target": layers.target, "answer": layers.answer, "probe": layers.probe, "method": layers.method}
+        of_layer |= {"layer": layer, "score": layers.score[k], "metric": layers.metric, "value": layers.value[k]}
+        of_layer |= {"share": layers.share[k], "chance": layers.chance}
+        for w, (a, b) in enumerate(layers.words):
+            alone = np.nan if layers.baseline is None else layers.baseline[w]
+            of_word = {"start": a, "end": b, "word": layers.word(w), "importance": layers.importance[k, w]}
+            rows.append({**of_layer, **of_word, "words_alone": alone, "in_share": w in layers.baseline_words})
     return pd.DataFrame(rows)
 
 

@@ -10,6 +10,9 @@ from probekit.spec import Json
 if TYPE_CHECKING:
     import pandas as pd
 
+FEW_TEST = 100
+"""Test rows: with fewer, a difference of a few rows decides, and none at all gives an interval of no width."""
+
 
 def verdict(table: pd.DataFrame) -> tuple[str, ...]:
     """What the table says in words, and what it does not say."""
@@ -18,6 +21,8 @@ def verdict(table: pd.DataFrame) -> tuple[str, ...]:
     last = probes[-1]
     steered = bool(table["steer"].notna().all())
     found = [_probe_verdict(last, steered=steered)]
+    if last["n_test"] < FEW_TEST:
+        found.append(f"Weak: only {last['n_test']:.0f} test rows; such an interval is too narrow to lean on.")
     found += [_spoken_verdict(row, steered=steered) for row in rows if row["measure"] != PROBE]
     where = f"the {last['pooling']}-pooled states of layer {last['erased_at']}"
     if steered:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.errors import SpecError
 from probekit.evaluate.baselines import TEXT, WordCounts
 from probekit.evaluate.fit import Fit, Outcome, Place, fit_layer
 from probekit.evaluate.plan import ProbeOptions, ProbePlan, prepare
@@ -23,7 +22,6 @@ from probekit.explanation.texts import answer_index
 from probekit.explanation.trust import SHARE
 from probekit.explanation.words import Bound
 from probekit.probes import PROBES
-from probekit.readspec import different_for_card
 from probekit.spec import Json, Listener
 from probekit.store import Cache
 from probekit.tasks import TASKS
@@ -46,12 +44,8 @@ class LayerProbes:
 def fit_layers(cache: Cache, card: Json, listener: Listener, *, layers: Any = "all") -> LayerProbes:
     """Fit the probe of ``card`` (of heads: the task's own probe) at every layer of ``cache``, through the one fit.
 
-    Raises SpecError for a cache of another model or reading, and as ``probekit.probe``.
+    ``cache``: read as the card says. Raises as ``probekit.probe``.
     """
-    source = f"--by-layer {cache.path.name}"
-    if differs := different_for_card(card["cache"], cache.spec):
-        name, mine, others = differs
-        raise SpecError(source, f"must have the {name} that the probe was fitted on: {mine}", str(others))
     task = TASKS[card["task"]]
     probe = card["probe"] if card["probe"] in PROBES else task.probe
     options = ProbeOptions(

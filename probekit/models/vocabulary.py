@@ -54,8 +54,8 @@ def check_tokens(
     if dropped > MANY_UNKNOWN:
         yield f"{dropped:.0%} of the texts' characters are in no token: the tokenizer may not fit the texts"
     if n_bare:
-        texts = "1 text has" if n_bare == 1 else f"{n_bare:,} texts have"
-        yield f"{texts} no token of their own and are read as special tokens alone"
+        several = f"{n_bare:,} texts have no token of their own and are"
+        yield f"{'1 text has no token of its own and is' if n_bare == 1 else several} read as special tokens alone"
 
 
 def _dropped_share(encoded: Encoded, texts: Sequence[str]) -> float:

@@ -53,7 +53,7 @@ class Scale:
 
     def _filled(self, value: float, width: int) -> tuple[int, int]:
         """Where the bar begins and ends, in half cells."""
-        if not math.isfinite(value):
+        if not math.isfinite(value) or (self.low < 0 and value == 0):
             return 0, 0
         end = round(self._share(value) * width * 2)
         if self.low >= 0:

@@ -94,7 +94,7 @@ def _trust(explanation: Explanation, one: Importance, trust: Trust) -> list[Said
     names = named(explanation.word(i) for i in top_of(one.words, n))
     number_of, random, these = ("", "a random one", "it") if single else (f"{n} ", f"{n} random ones", "them")
     what = "number" if explanation.probability is None else "probability"
-    most = f"the {number_of}word{'' if single else 's'} {_importance_of(explanation, one, single=single)} ({names})"
+    most = f"the {number_of}word{'' if single else 's'} {_importance_of(one)} ({names})"
     said = [
         Said(
             f"Without {most} the {what} {_falls(trust.comprehensiveness)}, "
@@ -110,11 +110,10 @@ def _trust(explanation: Explanation, one: Importance, trust: Trust) -> list[Said
     return said
 
 
-def _importance_of(explanation: Explanation, one: Importance, *, single: bool) -> str:
-    s = "s" if single else ""
+def _importance_of(one: Importance) -> str:
     if one.method == UNSIGNED:
         return "with the largest gradient"
-    return f"that raise{s} it most" if explanation.probability is None else f"that speak{s} most for it"
+    return "with the highest importance"
 
 
 def _other_trust(one: Importance, trust: Trust) -> list[Said]:

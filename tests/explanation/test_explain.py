@@ -236,6 +236,20 @@ def test_words_by_layers_are_what_each_layers_probe_says(made, tmp_path):
     np.testing.assert_allclose(by_gradient.importance[1], alone.first.words, atol=1e-5)
 
 
+def test_the_command_writes_what_every_layer_says(made, tmp_path):
+    folder, model, cache = made
+    out = tmp_path / "w.csv"
+    words = ["explain", str(folder / "label"), "--text", TEXT, "--model", str(model), "--threads", "1"]
+    assert run([*words, "--by-layer", str(cache.path), "--method", "occlusion", "--out", str(out)]) == 0
+    found = explain_layers(folder / "label", TEXT, cache, model=model, **OPTIONS)
+    rows = pd.read_csv(tmp_path / "w.layers.csv")
+    np.testing.assert_allclose(rows["importance"], found.importance.ravel(), atol=1e-5)
+    assert rows["layer"].tolist() == [layer for layer in found.layers for _ in WORDS]
+    np.testing.assert_allclose(rows["words_alone"][: len(WORDS)], found.baseline, atol=1e-5)
+    assert rows["in_share"].sum() == len(found.layers) * len(found.baseline_words)
+    assert run([*words, "--by-layer", str(cache.path), "--out", str(tmp_path / "w.csv")]) == 2
+
+
 def test_the_text_baselines_words_are_those_of_scikit_learn(made):
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

@@ -98,7 +98,7 @@ UNKNOWN = "{share} of the texts' tokens are unknown to the tokenizer ([UNK]): it
         (["good film plot actor a the very fine bad", "dull unheard"], []),  # 1 of 11
         (["good film", "bad unheard"], [UNKNOWN.format(share="25%")]),
         (["gut", "schlecht"], [UNKNOWN.format(share="100%")]),
-        (["good film", "\u00a0"], ["1 text has no token of their own"]),
+        (["good film", "\u00a0"], ["1 text has no token of its own"]),
         (["[SEP]", "[CLS] [PAD]", "good"], ["2 texts have no token of their own and are read as special tokens alone"]),
     ],
     ids=["known", "1 of 11 unknown", "1 of 4", "another language", "a blank that the tokenizer drops", "special"],

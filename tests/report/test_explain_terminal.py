@@ -99,7 +99,7 @@ def test_a_number_has_no_probability():
     assert title(made) == "V = 2.500"
     text = "\n".join(shown(explained_text(made), 120))
     assert "in units of V: positive words raise the number" in text
-    assert "that raise it most" in text
+    assert "with the highest importance" in text
     assert "the number falls by 0.640" in text
     assert "probability" not in text
 
@@ -119,7 +119,7 @@ def test_a_title_says_what_else_is_predicted_and_of_which_word():
 def test_trust_in_words():
     words = [0.1, -2.0, 0.5, 3.0, 0, 0.01, -0.2, 0.3, 1.0]
     assert checks(one(words))[0].text == (
-        'Without the 2 words that speak most for it ("fantastic", "superb.") the probability falls by 0.640, '
+        'Without the 2 words with the highest importance ("fantastic", "superb.") the probability falls by 0.640, '
         "without 2 random ones it falls by 0.070."
     )
     assert checks(one(words))[1].text == (
@@ -129,7 +129,7 @@ def test_trust_in_words():
     (by,) = made.importances
     single = replace(made, importances=(replace(by, trust=Trust(1, -0.05, 0.0, 0.01, 0.2)),))
     assert checks(single)[0].text == (
-        'Without the word that speaks most for it ("fantastic") the probability rises by 0.050, '
+        'Without the word with the highest importance ("fantastic") the probability rises by 0.050, '
         "without a random one it falls by 0.010."
     )
     assert [sentence.careful for sentence in checks(single)] == [False, False, True]
