@@ -111,7 +111,7 @@ def explain(
     ``answer``: the class or label to explain; by default the one that is predicted. ``word``: of tags, the number of
     the word (from 0) whose tag is explained; by default the first that is tagged as something. ``remove``: leave words
     out by "delete", or "mask" them. ``baseline``: that integrated gradients start at, "mask", "pad" or "zero"; by
-    default the mask token, or zero where there is none. ``trust``: measure comprehensiveness and sufficiency, against
+    default the first of these that the tokenizer has. ``trust``: measure comprehensiveness and sufficiency, against
     random words drawn by ``seed``. ``every_answer``: importances for all classes or labels, too (``all_words``).
 
     What is explained is the log-odds of the answer, or a number in its units. The model reads in float32, one text
@@ -292,5 +292,6 @@ def explained_layers(
 def _settings(opened: Opened, options: ExplainOptions) -> Settings:
     baseline = options.baseline
     if baseline is None:
-        baseline = "zero" if opened.has("mask") is None else "mask"  # (padding is the least faithful, by the benchmark)
+        # (From zero the way begins at a jump, where a model divides states by their length: RMSNorm.)
+        baseline = next((name for name in ("mask", "pad") if opened.has(name) is not None), "zero")
     return Settings(options.remove, baseline)

@@ -51,7 +51,7 @@ def explain(
     remove: Annotated[str, typer.Option(help="How words are left out: delete or mask.")] = "delete",
     baseline: Annotated[
         str | None,
-        typer.Option(help="Of integrated gradients: mask, pad or zero. [default: mask; zero where there is none]"),
+        typer.Option(help="Of integrated gradients: mask, pad or zero. [default: the first there is]"),
     ] = None,
     by_layer: Annotated[
         Path | None, typer.Option(metavar="CACHE", help="Words x layers, by a probe fitted at every layer of CACHE.")
