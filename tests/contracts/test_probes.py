@@ -170,7 +170,15 @@ def executor():
         yield pool
 
 
-@each([case for case in CASES if case.name == "logistic" or case.own])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if case.name == "logistic" else pytest.mark.slow)
+        for case in CASES
+        if case.name == "logistic" or case.own
+    ],
+    ids=str,
+)
 def test_another_process_gives_the_same_bytes(case, fitted, executor):
     assert executor.submit(fitted_hash, case).result() == hash_of(case, fitted(case)[0].estimator)
 

@@ -57,7 +57,7 @@ def target_of(labels):
     return read_target(labels, "y", ids=np.arange(len(labels)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["classes", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
 @pytest.mark.parametrize("grouped", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_table_with_every_control(kind, grouped):
     states, labels, rows, all_states, all_labels = case(kind)

@@ -17,7 +17,7 @@ from probekit.models.relevance import find_rules, relevance
 from tests.explanation.made_up import IDS, MASK_ID, UNIT, WORDS, bound, reading, unpadded
 from tests.models.families import FAMILIES, build, reference_states
 
-COMMON = ("bert", "llama", "gpt2", "t5", "bart-decoder", "mamba", "modernbert")
+COMMON = ("bert", "llama", "bart-decoder")
 EVERY = [pytest.param(name, marks=[] if name in COMMON else pytest.mark.slow) for name in FAMILIES]
 ANSWERS = (2, 0)
 
