@@ -81,12 +81,13 @@ def find_rules(backbone: Backbone, ids: Any) -> Rules:
         raise refusal
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
 
-    def watch(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor) and args[0].is_floating_point():
+    def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        alone = len(args) == 1 and not kwargs  # (a norm that takes in a gate, too, has no rule)
+        if alone and isinstance(args[0], Tensor) and isinstance(output, Tensor) and args[0].is_floating_point():
             calls.append((module, args[0].detach(), output.detach()))
 
     leaves = [module for module in backbone.model.modules() if not any(True for _ in module.children())]
-    handles = [module.register_forward_hook(watch) for module in leaves]
+    handles = [module.register_forward_hook(watch, with_kwargs=True) for module in leaves]
     ATTENTION.calls = 0
     try:
         with torch.no_grad(), _own_attention(backbone):
