@@ -17,7 +17,7 @@ from torch import Tensor
 
 from probekit.errors import InputError, SpecError
 from probekit.explanation.opened import Reading
-from probekit.explanation.results import Settings
+from probekit.explanation.results import GAP, Settings
 from probekit.explanation.words import Bound
 from probekit.models.live import model_type
 from probekit.models.look_ups import look_ups
@@ -25,9 +25,6 @@ from probekit.models.relevance import relevance
 
 STEPS = (24, 48, 96, 192)
 """Of integrated gradients, until the gap is small enough."""
-
-GAP = 0.01
-"""How much of the difference between text and baseline the importances may fail to add up to."""
 
 TOKENS_AT_ONCE = 2048
 """With gradients."""

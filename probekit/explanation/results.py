@@ -40,6 +40,9 @@ TRUST_COLUMNS = (
 )
 """Of the table of methods over a data set."""
 
+GAP = 0.01
+"""How much of the difference between text and baseline integrated gradients may fail to add up to."""
+
 REMOVALS = ("delete", "mask")
 BASELINES = ("mask", "pad", "zero")
 
@@ -75,7 +78,7 @@ class Importance:
     """By one method. ``words``: (n_words,) NaN for a word that was not read; ``tokens``: (n_tokens,) or None.
 
     ``apart``: what falls on special tokens and the prompt, NaN where it was not measured. ``gap``: see
-    ``methods.GAP``; ``steps`` and ``baseline``: of integrated gradients, else 0 and "". ``trust``: None where not
+    ``GAP``; ``steps`` and ``baseline``: of integrated gradients, else 0 and "". ``trust``: None where not
     asked for, or where there are too few words.
     """
 

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probekit.explanation.results import METHODS, Explanation, Importance, LayerExplanation, Trust
+from probekit.explanation.results import GAP, METHODS, Explanation, Importance, LayerExplanation, Trust
 from probekit.plain import plain
 from probekit.report.labels import METRIC_LABELS, MOST_DECIMALS, number
 
-MOST_GAP = 0.01
-"""Of the difference between text and baseline: integrated gradients that miss more of it are approximate."""
 LEAST_AGREEMENT = 0.3
 """Below it two methods disagree."""
 UNSIGNED = "gradient-norm"
@@ -149,8 +147,8 @@ def _sums(one: Importance) -> list[Said]:
     if one.steps and math.isinf(one.gap):
         said.append(Said(f"By {one.method}: text and baseline have the same answer.", careful=True))
     elif one.steps and math.isfinite(one.gap):
-        much = one.gap > MOST_GAP
-        tail = f"; more than {MOST_GAP:.0%}, so they are only approximate" if much else ""
+        much = one.gap > GAP
+        tail = f"; more than {GAP:.0%}, so they are only approximate" if much else ""
         base = "zeros for its words' embeddings" if one.baseline == "zero" else f"{one.baseline} tokens for its words"
         sums = f"{one.method} adds up to the difference from the text with {base} but for {one.gap:.2%}"
         said.append(Said(f"{sums[0].upper()}{sums[1:]}{tail}.", much))

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from probekit.explanation.results import Trust
-from probekit.report.explain_facts import MOST_GAP, checks, title
+from probekit.report.explain_facts import checks, title
 from probekit.report.explain_terminal import explained_layers, explained_text, word_lists
 from tests.report.made_explanations import (
     GERMAN,
@@ -159,12 +159,6 @@ def test_the_gap_of_integrated_gradients(gap):
     assert any(line.startswith("Careful: Integrated-gradients") for line in lines) == (gap > 0.01)
     same = replace(made.first, gap=float("inf"))
     assert "text and baseline have the same answer" in said(replace(made, importances=(same,)))
-
-
-def test_the_limit_of_the_gap_is_that_of_the_method():
-    from probekit.explanation import methods
-
-    assert MOST_GAP == methods.GAP
 
 
 def test_what_falls_on_special_tokens():
